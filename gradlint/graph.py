@@ -16,13 +16,25 @@ ACTIVATIONS = RECTIFIERS | SIGMOIDAL | SMOOTH
 NORMALIZATIONS = frozenset(
     {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize"}
 )
-WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "matmul_parameter", "bilinear", "rnn"})
+WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "bilinear", "rnn"})
 SOFTMAXES = frozenset({"softmax", "log_softmax"})
 LOSSES = frozenset(
     {"nll", "mse", "smooth_l1", "huber", "bce", "bce_with_logits", "ctc", "kl_div", "soft_margin"}
 )
 SHAPES = frozenset(
-    {"view", "transpose", "expand", "cast", "clone", "squeeze", "slice", "index", "concat", "split"}
+    {
+        "view",
+        "transpose",
+        "expand",
+        "cast",
+        "clone",
+        "squeeze",
+        "slice",
+        "index",
+        "concat",
+        "split",
+        "mask",
+    }
 )
 POOLS = frozenset({"max_pool", "avg_pool", "mean", "sum", "upsample", "embedding", "pad", "amax"})
 STRUCTURAL = SHAPES | POOLS | frozenset({"dropout"})
@@ -51,11 +63,6 @@ class Operation:
     site: str = ""
     source: Source | None = None
     call: int = 0
-
-    @property
-    def label(self) -> str:
-        """The name a reader knows the operation by: ``Sigmoid``, ``weights``, ``residual``."""
-        return self.kind
 
 
 @dataclass(frozen=True)
@@ -104,15 +111,11 @@ class Graph:
         """Operations that `op` reads."""
         return tuple(self.by_id[i] for i in op.inputs)
 
-    def ahead(
-        self, op: Operation, through: Callable[[Operation], bool]
-    ) -> tuple[Operation, ...]:
+    def ahead(self, op: Operation, through: Callable[[Operation], bool]) -> tuple[Operation, ...]:
         """First operations after `op`, looking past those for which `through` holds."""
         return self._frontier(self.consumers[op.id], lambda o: self.consumers[o.id], through)
 
-    def behind(
-        self, op: Operation, through: Callable[[Operation], bool]
-    ) -> tuple[Operation, ...]:
+    def behind(self, op: Operation, through: Callable[[Operation], bool]) -> tuple[Operation, ...]:
         """Last operations in front of `op`, looking past those for which `through` holds."""
         return self._frontier(self.inputs_of(op), self.inputs_of, through)
 

@@ -171,9 +171,14 @@ class OptimizerFacts:
 class Event:
     """Something that happened at one place and time.
 
-    Names in use: "non-finite" (detail: what, in "input"/"target"/"forward"/"loss"/"backward"/
-    "parameter"/"update"; operation; fed_by; value), "exception" (during, type, message),
-    "detached-loss", "loss-not-scalar", "unregistered-module" (attribute, kind, parameters), "broadcast-add".
+    Names in use, with their details:
+
+    - "non-finite": `phase` ("input", "target", "parameter", "forward", "loss", "backward",
+      "update"), `operation` (a kind, as in the graph, or torch's name), `value` ("nan" or
+      "inf"), `fed_by` (what entered: "log of 0", "values up to 1e+38").
+    - "exception": `phase` ("forward", "loss", "backward", "optimizer"), `type`, `message`.
+    - "detached-loss", "loss-not-scalar" (`shape`).
+    - "unregistered-module": `attribute`, `kind`, `parameters` (their number), `container`.
     """
 
     name: str

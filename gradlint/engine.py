@@ -1,0 +1,385 @@
+"""Engine: tensors in, a Trace out. Reads each step's numbers back in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.decompose import by_layer, decompose
+from gradlint.finding import Source
+from gradlint.graph import WEIGHTED, Graph, Operation
+from gradlint.hooks.calls import Calls
+from gradlint.hooks.gains import GainRecorder, Gains
+from gradlint.hooks.graph import CapturedGraph, capture
+from gradlint.hooks.manager import HookManager
+from gradlint.hooks.sites import module_facts, parameter_facts, unit_axis, units_first
+from gradlint.hooks.tensor_facts import named_tensors
+from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
+from gradlint.metrics.base import sampled
+from gradlint.metrics.dead_fraction import fired_units
+from gradlint.metrics.saturated_share import relative_slope
+from gradlint.trace import MODEL, Event, Facts, Flow, Observation, Site, Trace
+
+MAX_CALLS = 4
+"""Calls of one module read in a step: a weight shared over time or depth is called often."""
+
+_RECTIFIERS = frozenset({"relu", "relu6"})
+_SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh"})
+
+
+class Observer:
+    """Observes one model; a context, inside which hooks are in place.
+
+    The caller drives: `step`, then the forward, `forward_done`, `backward`, `gradients`,
+    `before_update`, `after_update`. Numbers stay on their device until `read`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        sources: Mapping[str, Source] | None = None,
+    ) -> None:
+        self.model = model
+        self.modules = dict(model.named_modules())
+        self.facts_of_modules = module_facts(model, sources)
+        self.facts_of_parameters = parameter_facts(model, optimizer)
+        self.parameters = dict(model.named_parameters())
+        self.graph = Graph()
+        self.observations: list[Observation] = []
+        self.events: list[Event] = []
+        self.flows: list[Flow] = []
+        self.calls = Calls()
+        self.outputs: Any = None
+        self.captured: CapturedGraph | None = None
+        self._step = 0
+        self._pending: list[tuple[str, Site, Tensor]] = []
+        self._windows: dict[str, tuple[Site, Tensor, int]] = {}
+        self._recorder: GainRecorder | None = None
+        self._before: dict[str, Tensor] = {}
+        self._depths: dict[str, int] = {}
+        self._reading = True
+        self._stack = ExitStack()
+
+    # -- being in place ---------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(HookManager(self.model, self))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+        self.captured = None
+        self._recorder = None
+        self._pending.clear()
+
+    @contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Open step `number`; 0 is the initialization and may be opened once a batch."""
+        self._step = number
+        self.calls = Calls()
+        self.outputs = None
+        with self.calls.noting_packed():
+            yield
+        self.captured = None
+        self._recorder = None
+
+    @contextmanager
+    def not_reading(self) -> Iterator[None]:
+        """Run the model inside without recording what its modules return."""
+        self._reading = False
+        try:
+            yield
+        finally:
+            self._reading = True
+
+    # -- the forward ------------------------------------------------------------------
+
+    def enter(self, path: str) -> None:
+        """Note that a module starts (called by its hook)."""
+        self.calls.enter(path)
+
+    def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Measure what a module returned (called by its hook)."""
+        call = self.calls.leave(path)
+        depth = self._depths.setdefault(path, len(self._depths))
+        if not path:
+            self.outputs = output
+        if not self._reading:
+            return
+        tensors = [t for _, t in named_tensors(output, "output") if _readable(t)]
+        facts = self.facts_of_modules.get(path)
+        if facts is not None and call == 0:
+            given = [t for _, t in named_tensors(inputs, "input")]
+            self.facts_of_modules[path] = replace(
+                facts,
+                depth=depth,
+                calls=self.calls.counts[path],
+                training=module.training,
+                input_shape=tuple(given[0].shape) if given else None,
+                output_shape=tuple(tensors[0].shape) if tensors else None,
+            )
+        elif facts is not None:
+            self.facts_of_modules[path] = replace(facts, calls=self.calls.counts[path])
+        if not tensors or call >= MAX_CALLS:
+            return
+        site = Site(path, type(module).__name__, depth, path)
+        self._measure_activation(site, tensors[0])
+        if tensors[0].requires_grad and tensors[0].grad_fn is not None:
+            step = self._step
+
+            def arrived(gradient: Tensor) -> None:
+                if self._step == step:
+                    for metric in metrics_at(Tap.ACTIVATION_GRAD):
+                        self._put(metric, site, gradient)
+
+            tensors[0].register_hook(arrived)
+
+    def _measure_activation(self, site: Site, tensor: Tensor) -> None:
+        sample = sampled(tensor)
+        for metric in metrics_at(Tap.ACTIVATION):
+            self._put(metric, site, sample)
+        for metric in metrics_at(Tap.WHOLE_ACTIVATION):
+            self._put(metric, site, tensor)
+
+    def forward_done(self, loss: Tensor, *, gains: bool = True) -> None:
+        """Read the graph behind `loss`; with `gains`, be ready to measure every operation's."""
+        self._put(all_metrics()["loss"], MODEL, loss)
+        if loss.grad_fn is None:
+            return
+        names = {id(p): path for path, p in self.parameters.items()}
+        self.captured = capture(loss, self.calls, self.modules, names)
+        if not self.graph:
+            self.graph = self.captured.graph
+        for op in self.captured.graph:
+            self._measure_operation(self.captured, op)
+        if gains:
+            self._recorder = GainRecorder(self.captured)
+
+    def _measure_operation(self, captured: CapturedGraph, op: Operation) -> None:
+        if op.in_loss or op.call >= MAX_CALLS:
+            return
+        if op.kind not in _RECTIFIERS | _SATURATING and ":" not in op.site:
+            return
+        activation = captured.saved(op, "result")
+        if activation is None and op.kind in _RECTIFIERS:
+            before = captured.saved(op, "self")
+            activation = None if before is None else before.clamp(min=0)
+        if activation is None or activation.numel() == 0 or not _readable(activation):
+            return
+        site = self.site_of(op)
+        if ":" in op.site:
+            self._measure_activation(site, activation)
+        if op.kind in _SATURATING:
+            slope = relative_slope(op.kind, activation)
+            if slope is not None:
+                for metric in metrics_at(Tap.SIGMOIDAL):
+                    self._put(metric, site, slope)
+        elif op.kind in _RECTIFIERS:
+            fired, positions = fired_units(activation, unit_axis(captured.graph, op))
+            _, known, count = self._windows.get(op.site, (site, fired, 0))
+            if known.shape == fired.shape:
+                self._windows[op.site] = (site, known | fired, count + positions)
+
+    def site_of(self, op: Operation) -> Site:
+        """Return the site of an operation."""
+        path = op.site
+        module = path.partition(":")[0]
+        depth = self._depths.get(module, 0)
+        kind = op.kind if ":" in path else self.facts_of_modules[path].kind
+        return Site(path, kind, depth, module)
+
+    def close_window(self) -> None:
+        """Judge rectifiers' units over all batches since the window was opened."""
+        for site, fired, count in self._windows.values():
+            for metric in metrics_at(Tap.RECTIFIED):
+                self._put(metric, site, fired)
+            self._put(all_metrics()["dead_positions"], site, torch.tensor(float(count)))
+        self._windows.clear()
+
+    def open_window(self) -> None:
+        """Forget which units fired so far."""
+        self._windows.clear()
+
+    # -- the backward -----------------------------------------------------------------
+
+    def backward(self, loss: Tensor) -> None:
+        """Run backward from `loss`, measuring gains if the step is armed."""
+        if self._recorder is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        with self._recorder:
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def gradients(self, *, initial: bool = False, symmetry: bool = False) -> None:
+        """Measure every parameter's gradient, and at `initial` the weights themselves."""
+        norms: list[Tensor] = []
+        gradient_norm = all_metrics()["gradient_norm"]
+        for path, parameter in self.parameters.items():
+            site = self.parameter_site(path)
+            gradient = parameter.grad
+            facts = self.facts_of_parameters[path]
+            seen = "missing" if gradient is None else "present"
+            if facts.gradient != seen:
+                self.facts_of_parameters[path] = replace(facts, gradient=seen)
+            if parameter.numel() == 0 or isinstance(parameter, nn.UninitializedParameter):
+                continue
+            for metric in metrics_at(Tap.WEIGHT):
+                self._put(metric, site, parameter)
+            if initial:
+                ordered = units_first(parameter.detach(), self.modules.get(site.module))
+                for metric in metrics_at(Tap.INITIAL_WEIGHT):
+                    if parameter.ndim >= 2 or metric.name != "init_gain":
+                        self._put(metric, site, ordered)
+            if gradient is None or gradient.numel() == 0:
+                continue
+            norm = gradient_norm(gradient)
+            norms.append(norm)
+            for metric in metrics_at(Tap.WEIGHT_GRAD):
+                if metric is gradient_norm:
+                    self._pending.append((metric.name, site, norm))
+                else:
+                    self._put(metric, site, gradient)
+            self._measure_pair(site, parameter, gradient, symmetry=initial or symmetry)
+        if norms:
+            home = norms[0].device
+            self._put(
+                all_metrics()["total_gradient_norm"],
+                MODEL,
+                torch.stack([n.to(home) for n in norms]),
+            )
+
+    def _measure_pair(
+        self, site: Site, parameter: Tensor, gradient: Tensor, *, symmetry: bool
+    ) -> None:
+        for metric in metrics_at(Tap.WEIGHT_AND_GRAD):
+            if metric.name != "symmetric_share":
+                self._put(metric, site, parameter, gradient)
+                continue
+            module = self.modules.get(site.module)
+            embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+            if not symmetry or embedding or parameter.ndim < 2 or gradient.is_sparse:
+                continue
+            weight = units_first(parameter.detach(), module)
+            if weight.shape[0] >= 2:
+                self._put(metric, site, weight, units_first(gradient.detach(), module))
+
+    def parameter_site(self, path: str) -> Site:
+        """Return the site of a parameter."""
+        module = path.rpartition(".")[0]
+        return Site(path, "parameter", self._depths.get(module, len(self._depths)), module)
+
+    # -- the update -------------------------------------------------------------------
+
+    def before_update(self) -> None:
+        """Keep the weights, to tell the true update."""
+        self._before = {
+            path: parameter.detach().clone()
+            for path, parameter in self.parameters.items()
+            if parameter.grad is not None and parameter.numel()
+        }
+
+    def after_update(self) -> None:
+        """Measure what the optimizer step changed."""
+        for path, before in self._before.items():
+            for metric in metrics_at(Tap.UPDATE):
+                self._put(metric, self.parameter_site(path), before, self.parameters[path])
+        self._before = {}
+
+    def learning_rates(self, rates: Iterable[float]) -> None:
+        """Note the largest of the optimizer's learning rates."""
+        largest = max(rates, default=None)
+        if largest is not None:
+            self._put(all_metrics()["learning_rate"], MODEL, torch.tensor(largest))
+
+    # -- reading back -----------------------------------------------------------------
+
+    def _put(self, metric: Metric, site: Site, *tensors: Tensor) -> None:
+        with torch.no_grad():
+            self._pending.append((metric.name, site, metric(*tensors)))
+
+    def read(self) -> dict[tuple[str, str], float]:
+        """Read everything measured since the last reading; return it by metric and path.
+
+        One copy from each device. Of several values of one metric at one path (a module
+        called more than once) the returned mapping holds the last.
+        """
+        recorder = self._recorder
+        gains_at = len(self._pending)
+        tensors = [value for _, _, value in self._pending]
+        if recorder is not None:
+            tensors.extend(recorder.tensors)
+        values = _read_together(tensors)
+        seen: dict[tuple[str, str], float] = {}
+        for (name, site, _), value in zip(self._pending, values[:gains_at], strict=True):
+            self.observations.append(Observation(name, site, self._step, value))
+            seen[name, site.path] = value
+        self._pending.clear()
+        if recorder is not None and self.captured is not None:
+            self._take_gains(self.captured.graph, recorder.gains(values[gains_at:]))
+            self._recorder = None
+        return seen
+
+    def _take_gains(self, graph: Graph, gains: Gains) -> None:
+        self.last_gains = gains
+        decades = decompose(graph, gains.norms, gains.edges)
+        best: dict[str, Operation] = {}
+        for op in graph:
+            if op.kind not in WEIGHTED or op.in_loss or op.id not in gains.norms:
+                continue
+            path = op.module or ""
+            if path not in best or gains.norms[op.id] > gains.norms[best[path].id]:
+                best[path] = op
+        for index, (path, op) in enumerate(sorted(best.items(), key=lambda item: item[1].id)):
+            norm = gains.norms[op.id]
+            site = replace(self.site_of(op), path=path)
+            self.observations.append(
+                Observation("pre_activation_grad_norm", site, self._step, norm)
+            )
+            if op.id not in decades:
+                continue
+            layers = by_layer(graph, gains.norms, gains.edges, op.id) if index == 0 else {}
+            self.flows.append(Flow(self._step, site, decades[op.id], layers, norm))
+
+    last_gains: Gains = Gains()
+    """Norms of the last armed backward, to find where a gradient first is not finite."""
+
+    def trace(self, facts: Facts) -> Trace:
+        """Return what was observed, with `facts` completed by events and flows."""
+        return Trace(
+            self.observations,
+            modules=dict(self.facts_of_modules),
+            parameters=dict(self.facts_of_parameters),
+            graph=self.graph,
+            facts=replace(facts, events=(*facts.events, *self.events), flows=tuple(self.flows)),
+        )
+
+
+def _readable(tensor: Tensor) -> bool:
+    return (
+        (tensor.is_floating_point() or tensor.is_complex())
+        and tensor.numel() > 0
+        and not tensor.is_meta
+        and tensor.layout is torch.strided
+    )
+
+
+def _read_together(tensors: list[Tensor]) -> list[float]:
+    """Read scalars back with one copy from each device, in their order."""
+    places: dict[torch.device, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault(tensor.device, []).append(index)
+    values = [0.0] * len(tensors)
+    for indices in places.values():
+        stacked = torch.stack([tensors[i].reshape(()).to(torch.float64) for i in indices])
+        for index, value in zip(indices, stacked.tolist(), strict=True):
+            values[index] = value
+    return values

@@ -1,0 +1,1 @@
+"""Where tensors are read: hooks, sites, the autograd graph."""

@@ -1,0 +1,99 @@
+"""Which module ran when: calls as intervals of autograd's sequence numbers."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+sequence_number = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
+"""Number the next autograd node of this thread will get."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one module: the autograd nodes ``start <= number < end`` are its own."""
+
+    path: str
+    start: int
+    end: int = -1
+    index: int = 0
+
+
+class Calls:
+    """Calls of one forward pass, nested as they ran."""
+
+    def __init__(self) -> None:
+        self.finished: list[Call] = []
+        self.open: list[Call] = []
+        self.order: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        self.packed: list[tuple[int, int]] = []
+        """Intervals in which saved tensors go through hooks (checkpoints): never read there."""
+
+    def enter(self, path: str) -> None:
+        """Note that the module at `path` starts."""
+        index = self.counts.get(path, 0)
+        self.counts[path] = index + 1
+        self.open.append(Call(path, sequence_number(), index=index))
+
+    def leave(self, path: str) -> int:
+        """Note that the module at `path` ended; return the index of the call."""
+        self.order.setdefault(path, len(self.order))
+        for position in range(len(self.open) - 1, -1, -1):
+            if self.open[position].path == path:
+                call = self.open[position]
+                del self.open[position:]
+                call.end = sequence_number()
+                self.finished.append(call)
+                return call.index
+        return 0
+
+    @property
+    def running(self) -> str | None:
+        """Path of the innermost module that started and has not ended."""
+        return self.open[-1].path if self.open else None
+
+    def innermost(self, numbers: list[int]) -> dict[int, Call]:
+        """Return the innermost call of each node number in `numbers` (sorted)."""
+        owner: dict[int, Call] = {}
+        # Longer calls first, callers before callees: an inner call overwrites its caller's claim.
+        callers_first = self.finished[::-1]
+        for call in sorted(callers_first, key=lambda c: c.start - c.end):
+            first = bisect.bisect_left(numbers, call.start)
+            last = bisect.bisect_left(numbers, call.end)
+            for number in numbers[first:last]:
+                owner[number] = call
+        return owner
+
+    def is_packed(self, number: int) -> bool:
+        """Whether the node's saved tensors went through somebody's hooks."""
+        return any(start <= number < end for start, end in self.packed)
+
+    @contextmanager
+    def noting_packed(self) -> Iterator[None]:
+        """Note where `saved_tensors_hooks` are active; reading there would run the forward."""
+        enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
+        starts: list[int] = []
+
+        def noted_enter(self_: Any) -> Any:
+            starts.append(sequence_number())
+            return enter(self_)
+
+        def noted_leave(self_: Any, *exc: Any) -> Any:
+            if starts:
+                self.packed.append((starts.pop(), sequence_number()))
+            return leave(self_, *exc)
+
+        saved_tensors_hooks.__enter__ = noted_enter  # type: ignore[method-assign]
+        saved_tensors_hooks.__exit__ = noted_leave  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
+            saved_tensors_hooks.__exit__ = leave  # type: ignore[method-assign]

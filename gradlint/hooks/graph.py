@@ -1,0 +1,359 @@
+"""The autograd graph, read into plain operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradlint.graph import (
+    ACTIVATIONS,
+    LOSSES,
+    STRUCTURAL,
+    WEIGHTED,
+    Graph,
+    Operation,
+)
+from gradlint.hooks.attributes import attributes_of, user_line
+from gradlint.hooks.calls import Call, Calls
+from gradlint.hooks.kinds import is_custom, kind_of
+
+Node = Any
+"""An autograd node; torch gives it no public type with the fields read here."""
+
+_ACCUMULATE = "torch::autograd::AccumulateGrad"
+_PARAMETER_EXPRESSIONS = STRUCTURAL | {
+    "mul", "div", "add", "sub", "neg", "exp", "sqrt", "rsqrt", "pow", "weight_norm", "tanh",
+    "sigmoid", "softplus", "linalg_vector_norm", "norm", "addmm", "clamp", "log", "abs", "var",
+    "std", "relu", "softmax", "reciprocal",
+}  # fmt: skip
+"""Operations that, on parameters alone, compute a weight (weight norm, LoRA's W + BA, a scale)."""
+
+
+@dataclass
+class CapturedGraph:
+    """A graph with the nodes it was read from; drop it after backward, it keeps tensors alive."""
+
+    graph: Graph
+    nodes: dict[int, Node] = field(default_factory=dict)
+    edges: dict[int, list[int | None]] = field(default_factory=dict)
+    """Operation id to, for each entry of the node's `next_functions`, the operation there."""
+    packed: frozenset[int] = frozenset()
+
+    def saved(self, op: Operation, name: str) -> Tensor | None:
+        """Return the node's saved tensor `name`, or None where it cannot be read safely."""
+        if op.id in self.packed:
+            return None
+        try:
+            value = getattr(self.nodes[op.id], f"_saved_{name}", None)
+        except RuntimeError:  # freed, or changed in place since
+            return None
+        return value if isinstance(value, Tensor) else None
+
+
+def collect(roots: Iterable[Node]) -> list[Node]:
+    """Return all nodes below `roots`, each after the nodes it reads (forward order)."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    for root in roots:
+        stack: list[tuple[Node, bool]] = [(root, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+                continue
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((following, False) for following, _ in node.next_functions)
+    numbers = [_number(node) for node in order]
+    if all(n is not None for n in numbers):
+        ranked = sorted(range(len(order)), key=lambda i: (numbers[i], i))
+        by_number = [order[i] for i in ranked]
+        if _is_topological(by_number):
+            return by_number
+    return order
+
+
+def _number(node: Node) -> int | None:
+    if node.name() == _ACCUMULATE:
+        return -1
+    number = getattr(node, "_sequence_nr", None)
+    return number() if callable(number) else None
+
+
+def _is_topological(nodes: list[Node]) -> bool:
+    place = {node: i for i, node in enumerate(nodes)}
+    return all(
+        place[following] < place[node]
+        for node in nodes
+        for following, _ in node.next_functions
+        if following is not None
+    )
+
+
+def capture(
+    loss: Tensor,
+    calls: Calls,
+    modules: Mapping[str, nn.Module],
+    parameters: Mapping[int, str],
+) -> CapturedGraph:
+    """Read the graph behind `loss`.
+
+    Args:
+        loss: What backward will start from; must have a `grad_fn`.
+        calls: The module calls of this forward.
+        modules: Modules by path.
+        parameters: Parameter paths by ``id(parameter)``.
+
+    Returns:
+        The operations in forward order. Parameters and what is computed from them alone
+        are not operations; they stand in `Operation.parameters`.
+    """
+    nodes = collect([loss.grad_fn])
+    numbers = sorted(n for n in map(_number, nodes) if n is not None and n >= 0)
+    owners = calls.innermost(numbers)
+    reads: dict[Node, tuple[str, ...]] = {}
+    ids: dict[Node, int] = {}
+    captured = CapturedGraph(Graph())
+    operations: list[Operation] = []
+    packed: set[int] = set()
+    for node in nodes:
+        if node.name() == _ACCUMULATE:
+            reads[node] = (
+                (parameters[id(node.variable)],) if id(node.variable) in parameters else ()
+            )
+            continue
+        number = _number(node)
+        owner = owners.get(number) if number is not None else None
+        operation, edges = _operation(node, len(operations), owner, reads, ids, modules)
+        if operation is None:
+            reads[node] = tuple(
+                dict.fromkeys(p for n, _ in node.next_functions if n for p in reads.get(n, ()))
+            )
+            continue
+        ids[node] = operation.id
+        captured.nodes[operation.id] = node
+        captured.edges[operation.id] = edges
+        if number is not None and calls.is_packed(number):
+            packed.add(operation.id)
+        operations.append(operation)
+    captured.packed = frozenset(packed)
+    captured.graph = Graph(tuple(_finish(operations, captured, modules, calls)))
+    return captured
+
+
+def _operation(
+    node: Node,
+    identity: int,
+    owner: Call | None,
+    reads: Mapping[Node, tuple[str, ...]],
+    ids: Mapping[Node, int],
+    modules: Mapping[str, nn.Module],
+) -> tuple[Operation | None, list[int | None]]:
+    """Return the operation of `node` (None if it computes a parameter), and its edges."""
+    name = node.name()
+    kind = kind_of(name)
+    inputs: list[int] = []
+    own: list[str] = []
+    edges: list[int | None] = []
+    missing = 0
+    for following, _ in node.next_functions:
+        edges.append(ids.get(following) if following is not None else None)
+        if following is None:
+            missing += 1
+        elif following in ids:
+            inputs.append(ids[following])
+        else:
+            own.extend(reads.get(following, ()))
+    if own and not inputs and _computes_parameter(node, kind, missing):
+        return None, []
+    attributes = attributes_of(node, kind)
+    shape = _shape(node)
+    kind = _refine(kind, bool(own), missing, inputs, attributes)
+    module = owner.path if owner else None
+    if kind == "addmm":
+        kind = "linear" if own or _frozen_weight(modules, module) else "matmul"
+    if kind in WEIGHTED and not own:
+        own = _module_parameters(modules, module)
+    return (
+        Operation(
+            id=identity,
+            kind=kind,
+            name=name,
+            module=module,
+            inputs=tuple(inputs),
+            parameters=tuple(dict.fromkeys(own)),
+            missing=missing,
+            shape=shape,
+            attributes=attributes,
+            source=user_line(node),
+            call=owner.index if owner else 0,
+        ),
+        edges,
+    )
+
+
+def _computes_parameter(node: Node, kind: str, missing: int) -> bool:
+    """Whether a node that reads parameters and no other operation makes a parameter again.
+
+    A tensor without gradient beside the parameter is data if it makes the result larger
+    (a batch), a constant if not.
+    """
+    if is_custom(node.name()) or kind not in _PARAMETER_EXPRESSIONS or kind == "embedding":
+        return False
+    if kind == "addmm":
+        return missing == 0
+    if missing == 0 or kind in STRUCTURAL:
+        return True
+    largest = max(
+        (_numel(_shape(n, i)) for n, i in node.next_functions if n is not None), default=0
+    )
+    return _numel(_shape(node)) <= largest
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _shape(node: Node, index: int = 0) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in node._input_metadata[index].shape)
+    except (AttributeError, IndexError, RuntimeError, TypeError):
+        return ()
+
+
+def _refine(
+    kind: str, own: bool, missing: int, inputs: list[int], attributes: Mapping[str, Any]
+) -> str:
+    """Tell an addition of two signals from a bias, a product of two from a scale."""
+    if kind == "clamp":
+        if attributes.get("min") == 0.0 and attributes.get("max") is None:
+            return "relu"
+        return "hardtanh" if {"min", "max"} <= attributes.keys() else "clamp"
+    if kind == "hardtanh" and (attributes.get("min"), attributes.get("max")) == (0.0, 6.0):
+        return "relu6"
+    if kind == "elu" and abs(float(attributes.get("alpha", 1.0)) - 1.6732632) < 1e-4:
+        return "selu"
+    if kind == "elu" and float(attributes.get("scale", 1.0)) != 1.0:
+        return "selu"
+    if kind == "conv" and attributes.get("transposed"):
+        return "conv_transpose"
+    if kind in ("add", "sub") and len(inputs) < 2:
+        return "parameter_add" if own else "shift"
+    if kind in ("mul", "div") and len(inputs) < 2:
+        if own:
+            return "parameter_mul"
+        return "scale" if "scalar" in attributes or kind == "div" else "mask"
+    if kind == "mul" and len(set(inputs)) == 1:
+        return "pow"
+    return kind
+
+
+def _frozen_weight(modules: Mapping[str, nn.Module], path: str | None) -> bool:
+    module = modules.get(path) if path is not None else None
+    return module is not None and (
+        isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    )
+
+
+def _module_parameters(modules: Mapping[str, nn.Module], path: str | None) -> list[str]:
+    module = modules.get(path) if path is not None else None
+    if module is None:
+        return []
+    prefix = f"{path}." if path else ""
+    return [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+
+
+def _finish(
+    operations: list[Operation],
+    captured: CapturedGraph,
+    modules: Mapping[str, nn.Module],
+    calls: Calls,
+) -> list[Operation]:
+    """Add what takes the whole graph: the loss side, normalizations by hand, sites, gates."""
+    in_loss = _loss_side(operations)
+    finished: list[Operation] = []
+    by_id: list[Operation] = []
+    taken: dict[str, int] = {}
+    feeders: dict[int, str] = {}
+    for op in operations:
+        kind = op.kind
+        sources = [by_id[i] for i in op.inputs]
+        if kind == "mul" and any(s.kind == "rsqrt" for s in sources):
+            kind = "rms_norm"
+        attributes = dict(op.attributes)
+        if kind in ("add", "sub", "mul") and len(op.inputs) == 2:
+            shapes = {s.shape for s in sources}
+            if len(shapes) > 1:
+                attributes["broadcast"] = True
+        if kind in WEIGHTED and op.module:
+            feeders[op.id] = op.module
+        else:
+            feeders[op.id] = next((feeders[i] for i in op.inputs if feeders[i]), "")
+        site = op.module or ""
+        if kind in ACTIVATIONS and not _is_activation_module(modules, op.module):
+            site = f"{feeders[op.id] or op.module or ''}:{kind}"
+            taken[site] = taken.get(site, 0) + 1
+            if taken[site] > 1 and op.call == 0:
+                site = f"{site}#{taken[site]}"
+        done = replace(op, kind=kind, attributes=attributes, in_loss=op.id in in_loss, site=site)
+        by_id.append(done)
+        finished.append(done)
+    return _mark_gates(finished)
+
+
+def _is_activation_module(modules: Mapping[str, nn.Module], path: str | None) -> bool:
+    module = modules.get(path) if path else None
+    if module is None or next(module.children(), None) is not None:
+        return False
+    return not any(p.ndim > 1 for p in module.parameters(recurse=False)) and not any(
+        word in type(module).__name__ for word in ("RNN", "LSTM", "GRU", "Cell")
+    )
+
+
+def _loss_side(operations: list[Operation]) -> set[int]:
+    """Operations on the loss's side of the model's output.
+
+    Those are the ones outside every module's call, and, where a model computes its own
+    loss, torch's losses with the log-softmax in front of them and all that follows.
+    """
+    called = any(op.module is not None for op in operations)
+    inside: set[int] = set()
+    for op in operations:
+        if (
+            op.kind in LOSSES
+            or (called and op.module is None)
+            or any(i in inside for i in op.inputs)
+        ):
+            inside.add(op.id)
+    by_id = {op.id: op for op in operations}
+    stack = [i for i in inside if by_id[i].kind in ("nll", "kl_div")]
+    while stack:
+        for i in by_id[stack.pop()].inputs:
+            before = by_id[i]
+            if before.kind in STRUCTURAL and i not in inside:
+                stack.append(i)
+            elif before.kind == "log_softmax":
+                inside.add(i)
+    return inside
+
+
+def _mark_gates(operations: list[Operation]) -> list[Operation]:
+    """Mark activations whose only use is to multiply another signal (gates, attention by hand)."""
+    graph = Graph(tuple(operations))
+    passes = STRUCTURAL | {"shift", "scale", "mask"}
+    marked: list[Operation] = []
+    for op in operations:
+        if op.kind in ACTIVATIONS or op.kind == "softmax":
+            following = graph.ahead(op, lambda o: o.kind in passes)
+            if following and all(o.kind in ("mul", "matmul", "rsub") for o in following):
+                op = replace(op, attributes={**op.attributes, "gate": True})
+        marked.append(op)
+    return marked

@@ -1,0 +1,168 @@
+"""What entered the loss: read from the loss's own node, or from the call that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
+from gradlint.hooks.graph import CapturedGraph
+from gradlint.hooks.tensor_facts import tensor_facts
+from gradlint.trace import LossFacts
+
+_BY_NAME = {
+    "crossentropyloss": "cross_entropy",
+    "cross_entropy": "cross_entropy",
+    "nllloss": "nll",
+    "nll_loss": "nll",
+    "bceloss": "bce",
+    "binary_cross_entropy": "bce",
+    "bcewithlogitsloss": "bce_with_logits",
+    "binary_cross_entropy_with_logits": "bce_with_logits",
+    "mseloss": "mse",
+    "mse_loss": "mse",
+    "l1loss": "l1",
+    "l1_loss": "l1",
+    "smoothl1loss": "smooth_l1",
+    "smooth_l1_loss": "smooth_l1",
+    "huberloss": "huber",
+    "huber_loss": "huber",
+    "kldivloss": "kl_div",
+    "kl_div": "kl_div",
+}
+
+
+def kind_of_callable(loss_fn: Any) -> str:
+    """Return the kind of a loss module or function, "other" where it is nobody's we know."""
+    name = type(loss_fn).__name__ if isinstance(loss_fn, nn.Module) else ""
+    name = name or str(getattr(loss_fn, "__name__", ""))
+    home = str(getattr(loss_fn, "__module__", "") or type(loss_fn).__module__)
+    if not home.startswith("torch"):
+        return "other"
+    return _BY_NAME.get(name.lower(), "other")
+
+
+def from_call(loss_fn: Any, outputs: Any, targets: Any) -> LossFacts | None:
+    """Return the facts of a loss about to be called; None where there is nothing to say."""
+    kind = kind_of_callable(loss_fn)
+    if kind == "other" or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return None
+    low, high = _row_sums(kind, outputs)
+    return LossFacts(
+        kind=kind,
+        reduction=str(getattr(loss_fn, "reduction", "mean")),
+        output=tensor_facts("output", outputs),
+        target=tensor_facts("target", targets),
+        classes=_classes(kind, outputs),
+        ignore_index=getattr(loss_fn, "ignore_index", -100 if kind in _CLASS else None),
+        row_sum_min=low,
+        row_sum_max=high,
+    )
+
+
+_CLASS = ("cross_entropy", "nll")
+
+
+def _classes(kind: str, output: Tensor) -> int | None:
+    if kind not in _CLASS or output.ndim == 0:
+        return None
+    return int(output.shape[1] if output.ndim > 1 else output.shape[0])
+
+
+def _row_sums(kind: str, output: Tensor) -> tuple[float | None, float | None]:
+    if kind not in _CLASS or output.ndim < 2 or output.numel() == 0:
+        return None, None
+    values = output.detach().to(torch.float64)
+    sums = (values.exp() if kind == "nll" else values).sum(dim=1)
+    return float(sums.amin()), float(sums.amax())
+
+
+def from_graph(
+    captured: CapturedGraph, outputs: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[LossFacts]:
+    """Return the facts of every loss in the graph.
+
+    Args:
+        captured: The graph, before backward frees it.
+        outputs: The model's output tensors, to name what entered the loss.
+        targets: The batch's target tensors.
+    """
+    found = [
+        facts
+        for op in captured.graph
+        if op.kind in LOSSES
+        for facts in [_from_operation(captured, op, outputs)]
+        if facts is not None
+    ]
+    return found or _by_hand(captured.graph, outputs, targets)
+
+
+def _from_operation(
+    captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]
+) -> LossFacts | None:
+    entered = captured.saved(op, "self")
+    target = captured.saved(op, "target")
+    kind = op.kind
+    before = captured.graph.behind(op, lambda o: o.kind in STRUCTURAL)
+    shown = entered
+    if kind == "nll" and any(o.kind == "log_softmax" and o.in_loss for o in before):
+        kind = "cross_entropy"
+        logits = [o for o in outputs if entered is not None and o.numel() == entered.numel()]
+        shown = logits[0].detach() if len(logits) == 1 else entered
+    low, high = _row_sums(kind, shown) if shown is not None else (None, None)
+    return LossFacts(
+        kind=kind,
+        reduction=str(op.attributes.get("reduction", "mean")),
+        output=tensor_facts("output", shown) if shown is not None else None,
+        target=tensor_facts("target", target) if target is not None else None,
+        classes=_classes(kind, entered) if entered is not None else None,
+        ignore_index=op.attributes.get("ignore_index"),
+        operation=op.id,
+        row_sum_min=low,
+        row_sum_max=high,
+    )
+
+
+def _by_hand(graph: Graph, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[LossFacts]:
+    """Recognize a difference that is squared or whose size is taken, and soft cross-entropy."""
+    for op in graph:
+        if not op.in_loss:
+            continue
+        reduction = _reduction(graph, op)
+        if op.kind in ("sub", "shift") and len(outputs) == 1 and len(targets) == 1:
+            following = graph.ahead(op, lambda o: o.kind in STRUCTURAL)
+            kinds = {o.kind for o in following}
+            kind = "mse" if kinds & {"pow", "square"} else "l1" if "abs" in kinds else None
+            if kind is not None and op.missing:
+                return [_facts(kind, reduction, outputs[0], targets[0], op)]
+        if op.kind == "log_softmax" and outputs:
+            target = targets[0] if len(targets) == 1 else None
+            return [_facts("cross_entropy", reduction, outputs[0], target, op)]
+    return []
+
+
+def _facts(
+    kind: str, reduction: str, output: Tensor, target: Tensor | None, op: Operation
+) -> LossFacts:
+    low, high = _row_sums(kind, output)
+    facts = LossFacts(
+        kind=kind,
+        reduction=reduction,
+        output=tensor_facts("output", output),
+        classes=_classes(kind, output),
+        operation=op.id,
+        row_sum_min=low,
+        row_sum_max=high,
+    )
+    return facts if target is None else replace(facts, target=tensor_facts("target", target))
+
+
+def _reduction(graph: Graph, op: Operation) -> str:
+    """Return "sum" if nothing between `op` and the end divides by the batch, else "mean"."""
+    kinds = [o.kind for o in graph.descendants(op)]
+    divides = any(kind in ("mean", "div", "scale") for kind in kinds)
+    return "sum" if "sum" in kinds and not divides else "mean"

@@ -1,0 +1,83 @@
+"""HookManager: the only caller of a module's `register_*` methods."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
+
+import torch
+from torch import nn
+
+from gradlint.hooks.inert import Inert
+
+_graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+_functorch_level = getattr(
+    getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None
+)
+
+
+class Listener(Protocol):
+    """What the manager tells."""
+
+    def enter(self, path: str) -> None:
+        """The module at `path` is about to run."""
+
+    def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """The module at `path` ran. `inputs` is ``(args, kwargs)``."""
+
+
+def observable() -> bool:
+    """Whether a forward running now is one to be read.
+
+    False inside a backward (a checkpoint's recomputation), under `torch.func` transforms
+    and while `torch.compile` traces.
+    """
+    return _graph_task() == -1 and _functorch_level() is None and not torch.compiler.is_compiling()
+
+
+class _Hook:
+    """One module's hook; a copy of the model carries an inert one."""
+
+    def __init__(self, listener: Listener, path: str) -> None:
+        self.listener = listener
+        self.path = path
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
+        return Inert()
+
+    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
+        return (Inert, ())
+
+
+class _Enter(_Hook):
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if observable():
+            self.listener.enter(self.path)
+
+
+class _Leave(_Hook):
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if observable():
+            self.listener.leave(self.path, module, (args, kwargs), output)
+
+
+class HookManager:
+    """Places hooks on every module of `model` on entry and removes them all on exit."""
+
+    def __init__(self, model: nn.Module, listener: Listener) -> None:
+        self.model = model
+        self.listener = listener
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for path, module in self.model.named_modules():
+                stack.enter_context(module.register_forward_pre_hook(_Enter(self.listener, path)))
+                stack.enter_context(
+                    module.register_forward_hook(_Leave(self.listener, path), with_kwargs=True)
+                )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()

@@ -1,0 +1,118 @@
+"""Statistics of inputs, outputs and targets as facts. Reads tensors back: never inside a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from gradlint.metrics.base import dense, sampled
+from gradlint.trace import TensorFacts
+
+MAX_CHANNELS = 512
+MAX_UNIQUE = 1000
+
+
+def named_tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a batch or an output with a name each.
+
+    A lone tensor is called `name`, others ``name[0]``, ``name[key]`` and so on. Objects
+    torch's pytree does not know (dataclasses, ModelOutput) are looked into as mappings or
+    by their attributes.
+    """
+    if isinstance(value, Tensor):
+        return [(name, value)]
+    if isinstance(value, Mapping):
+        return [t for key, item in value.items() for t in named_tensors(item, f"{name}[{key}]")]
+    if isinstance(value, (list, tuple)):
+        return [t for i, item in enumerate(value) for t in named_tensors(item, f"{name}[{i}]")]
+    if hasattr(value, "__dataclass_fields__"):
+        return [
+            t
+            for key in value.__dataclass_fields__
+            for t in named_tensors(getattr(value, key, None), f"{name}[{key}]")
+        ]
+    leaves = _pytree.tree_leaves(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        return []
+    return [t for i, item in enumerate(leaves) for t in named_tensors(item, f"{name}[{i}]")]
+
+
+def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
+    """Return the statistics of one tensor; none of its entries but minimum and maximum."""
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    values = dense(tensor)
+    if values.numel() == 0:
+        return TensorFacts(name, shape, dtype)
+    if values.dtype == torch.bool:
+        values = values.to(torch.uint8)
+    finite_mask = torch.isfinite(values) if values.is_floating_point() else None
+    bad = 0 if finite_mask is None else int((~finite_mask).sum())
+    entries = sampled(values)
+    if bad:
+        entries = entries[torch.isfinite(entries)]
+        finite = values[finite_mask]
+    else:
+        finite = values
+    if finite.numel() == 0 or entries.numel() == 0:
+        return TensorFacts(name, shape, dtype, non_finite=bad)
+    unique = torch.unique(entries).numel()
+    means, stds = _channels(values) if values.is_floating_point() and not bad else ((), ())
+    return TensorFacts(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        minimum=float(finite.amin()),
+        maximum=float(finite.amax()),
+        mean=float(entries.mean()),
+        std=float(entries.std(correction=0)),
+        non_finite=bad,
+        whole=bool((entries == entries.round()).all()),
+        unique=min(unique, MAX_UNIQUE),
+        channel_means=means,
+        channel_stds=stds,
+    )
+
+
+def _channels(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and spread of each feature: last axis up to rank 3, axis 1 above."""
+    if values.ndim < 2:
+        return (), ()
+    axis = 1 if values.ndim >= 4 else values.ndim - 1
+    count = values.shape[axis]
+    if not 1 <= count <= MAX_CHANNELS or values.numel() // count < 2:
+        return (), ()
+    rows = values.movedim(axis, 0).reshape(count, -1)
+    rows = rows[:, :: max(1, rows.shape[1] // 4096)].to(torch.float64)
+    return tuple(rows.mean(dim=1).tolist()), tuple(rows.std(dim=1, correction=0).tolist())
+
+
+def merged(facts: Iterable[tuple[TensorFacts, ...]]) -> tuple[TensorFacts, ...]:
+    """Merge the facts of several batches, tensor by tensor (same position, same name)."""
+    batches = [batch for batch in facts if batch]
+    if not batches:
+        return ()
+    result: list[TensorFacts] = []
+    for same in zip(*batches, strict=False):
+        first = same[0]
+        count = len(same)
+        mean = math.fsum(f.mean for f in same) / count
+        spread = math.fsum(f.std**2 + (f.mean - mean) ** 2 for f in same) / count
+        result.append(
+            replace(
+                first,
+                minimum=min(f.minimum for f in same),
+                maximum=max(f.maximum for f in same),
+                mean=mean,
+                std=math.sqrt(spread),
+                non_finite=sum(f.non_finite for f in same),
+                whole=all(f.whole for f in same),
+                unique=max(f.unique for f in same),
+            )
+        )
+    return tuple(result)

@@ -1,0 +1,23 @@
+"""Mean of a layer's activations."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gradlint.metrics.base import Tap, metric, sampled
+
+
+@metric(Tap.ACTIVATION, unit="activation")
+def activation_mean(activation: Tensor) -> Tensor:
+    """Mean over all entries of an activation.
+
+    Args:
+        activation: Output of a module, any shape, any floating dtype.
+
+    Returns:
+        Scalar, float64, on the device of `activation`; NaN if it is empty.
+
+    Source:
+        The documented healthy value is "close to 0" (reference [0], section 4.4.4).
+    """
+    return sampled(activation).mean()

@@ -1,0 +1,79 @@
+"""Metric, Tap and the sample every metric may take of a large tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+SAMPLE = 1 << 18
+"""Entries read of a larger tensor: the error of a mean is then std/512, of a share 0.1 %."""
+
+
+class Tap(Enum):
+    """Which tensors a metric is given."""
+
+    ACTIVATION = "activation, or a sample of its entries"
+    WHOLE_ACTIVATION = "activation, every entry"
+    ACTIVATION_GRAD = "activation gradient"
+    SIGMOIDAL = "output of a sigmoidal activation and its kind"
+    RECTIFIED = "output of a rectifier"
+    WEIGHT = "weight"
+    INITIAL_WEIGHT = "weight before training, of two dimensions or more"
+    WEIGHT_GRAD = "weight gradient"
+    WEIGHT_AND_GRAD = "weight and its gradient"
+    UPDATE = "weight before and after a step"
+    RUN = "a number of the whole run, measured by the engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measurement: its name, the tensors it reads, its unit, its function."""
+
+    name: str
+    tap: Tap
+    unit: str
+    function: Callable[..., Tensor]
+    doc: str
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """Measure; see the function's own docstring."""
+        return self.function(*tensors)
+
+
+def metric(tap: Tap, *, unit: str) -> Callable[[Callable[..., Tensor]], Metric]:
+    """Make the decorated function a `Metric` of its own name."""
+
+    def make(function: Callable[..., Tensor]) -> Metric:
+        return Metric(function.__name__, tap, unit, function, function.__doc__ or "")
+
+    return make
+
+
+def sampled(tensor: Tensor) -> Tensor:
+    """Return at most `SAMPLE` entries of `tensor` at a fixed stride, flat, in float64.
+
+    Complex numbers count as two real ones, a sparse tensor as its stored values. A fixed
+    stride needs no random numbers, so it cannot disturb the user's.
+    """
+    tensor = dense(tensor)
+    count = tensor.numel()
+    flat = tensor.reshape(-1)
+    if count > SAMPLE:
+        flat = flat[:: -(-count // SAMPLE)]
+    return flat.to(torch.float64)
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Return `tensor` detached, dense and real."""
+    tensor = tensor.detach()
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
+    elif tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor

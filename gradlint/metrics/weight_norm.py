@@ -1,0 +1,21 @@
+"""Size of a parameter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlint.metrics.base import Tap, dense, metric
+
+
+@metric(Tap.WEIGHT, unit="weight")
+def weight_norm(weight: Tensor) -> Tensor:
+    """L2 norm of a parameter.
+
+    Args:
+        weight: A parameter, any shape and dtype.
+
+    Returns:
+        Scalar, float64, on the device of `weight`.
+    """
+    return torch.linalg.vector_norm(dense(weight), dtype=torch.float64)
