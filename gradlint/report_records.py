@@ -1,0 +1,145 @@
+"""The parts of a report, as frozen records: what every field of the JSON means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from gradlint.finding import Severity
+
+Level = Annotated[
+    Severity,
+    BeforeValidator(lambda v: Severity.parse(v) if isinstance(v, str) else v),
+    PlainSerializer(lambda v: v.label, return_type=str),
+]
+
+
+class Record(BaseModel):
+    """Base of all parts of a report: frozen; fields of later versions are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class SourceRecord(Record):
+    """A line of the user's own code."""
+
+    file: str
+    line: int
+
+
+class CureRecord(Record):
+    """What to change, and, once tried on a copy, what it changed."""
+
+    summary: str
+    code: str = ""
+    verified: bool = False
+    before: dict[str, Any] = Field(default_factory=dict)
+    after: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReportedFinding(Record):
+    """A finding with its place in the report: its id, its cause, its symptoms (ids)."""
+
+    id: int
+    code: str
+    rule: str
+    severity: Level
+    module: str | None = None
+    modules: tuple[str, ...] = ()
+    parameter: str | None = None
+    source: SourceRecord | None = None
+    step: int | None = None
+    message: str
+    cause: int | None = None
+    symptoms: tuple[int, ...] = ()
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    help: str = ""
+    cure: CureRecord | None = None
+
+
+class ExplainedRecord(Record):
+    """Something that looks like a fault and provably is none; `name` is the exemption's."""
+
+    code: str
+    module: str | None = None
+    because: str
+    name: str = ""
+
+
+class Suppressed(Record):
+    """A finding the user asked not to see, and by what: "baseline", "comment", "config"."""
+
+    code: str
+    module: str | None = None
+    by: str
+
+
+class TargetRecord(Record):
+    """What was checked, and what was assumed of it."""
+
+    path: str | None = None
+    object: str | None = None
+    command: str = "check"
+    parameters: int | None = None
+    device: str | None = None
+    assumed: dict[str, Annotated[str, BeforeValidator(str)]] = Field(default_factory=dict)
+
+
+class Summary(Record):
+    """Counts."""
+
+    error: int = 0
+    warning: int = 0
+    note: int = 0
+    steps: int = 0
+    rules_run: int = 0
+
+
+class Failure(Record):
+    """The exception that ended the target's run."""
+
+    during: str = ""
+    type: str = ""
+    message: str = ""
+
+
+class ModuleRow(Record):
+    """What was measured at one module, or at one activation called as a function.
+
+    `metrics` are medians at initialization (of the training, for what exists only there);
+    `latest` are the values of the last training step observed. `module` is the path of the
+    module where `path` is none itself ("fc1:relu" is at "fc1").
+    """
+
+    path: str
+    kind: str
+    depth: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    latest: dict[str, float] = Field(default_factory=dict)
+    module: str = ""
+    leaf: bool = True
+
+
+class ParameterRow(Record):
+    """What was measured of one parameter; `metrics` and `latest` as in `ModuleRow`."""
+
+    path: str
+    metrics: dict[str, float] = Field(default_factory=dict)
+    latest: dict[str, float] = Field(default_factory=dict)
+    module: str = ""
+    shape: tuple[int, ...] = ()
+    trainable: bool = True
+
+
+class FlowRow(Record):
+    """The gradient that reaches one weight layer, as a share of that at the model's output.
+
+    Of several batches the middle one speaks. `decades` are log10 factors by kind of
+    operation; they sum to log10 of `gradient`.
+    """
+
+    path: str
+    depth: int
+    gradient: float | None = None
+    decades: dict[str, float] = Field(default_factory=dict)
