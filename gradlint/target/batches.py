@@ -1,0 +1,215 @@
+"""Batches: what a user means by a batch, a loader, a function that returns one."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from gradlint.errors import UsageError
+from gradlint.target.signatures import TARGETS, forward_takes, takes
+
+MOST_BATCHES = 8
+"""Batches taken from a loader: enough to tell one batch's accident from the model's habit."""
+
+
+@dataclass
+class Batch:
+    """Inputs (a tensor, a tuple of positional or a dict of keyword arguments) and targets."""
+
+    inputs: Any
+    targets: Any | None = None
+
+
+def split(raw: Any, model: nn.Module, *, takes_targets: bool = True) -> Batch:
+    """Return `raw`, as a loader yields it, as inputs and targets.
+
+    A mapping's targets are its first key out of "labels", "targets" and the like. Of a
+    tuple the last entry is the targets, unless forward needs them all; `takes_targets`
+    False (there is neither a loss function nor a place for targets in forward) leans to the
+    latter.
+    """
+    if isinstance(raw, Batch):
+        return raw
+    if isinstance(raw, Mapping):
+        entries = dict(raw)
+        known = forward_takes(model)
+        name = next((n for n in TARGETS if n in entries and n not in known.required), None)
+        if name is None or len(entries) == 1:
+            return Batch(entries)
+        targets = entries.pop(name)
+        alone = len(entries) == 1 and not known.keywords(set(entries))
+        return Batch(next(iter(entries.values())) if alone else entries, targets)
+    if not isinstance(raw, (tuple, list)) or not raw or isinstance(raw, PackedSequence):
+        return Batch(raw)
+    return _split_tuple(tuple(raw), model, takes_targets)
+
+
+def _split_tuple(raw: tuple[Any, ...], model: nn.Module, takes_targets: bool) -> Batch:
+    known = forward_takes(model)
+    size, needed = len(raw), len(known.required)
+    if size == 1:
+        return Batch(raw[0])
+    if needed >= size or (not takes_targets and known.accepts(size) and needed > 1):
+        return Batch(raw)
+    if size == 2:
+        return Batch(*raw)
+    if isinstance(raw[0], (tuple, list, Mapping)):
+        return Batch(raw[0], raw[1:])
+    inputs = size - 1 if known.accepts(size - 1) else max(needed, 1)
+    targets = raw[inputs:]
+    return Batch(
+        raw[0] if inputs == 1 else raw[:inputs], targets[0] if len(targets) == 1 else targets
+    )
+
+
+def whole(raw: Any) -> Batch:
+    """Return `raw` for ``training_step(model, batch)``, so that `joined` gives it back."""
+    if isinstance(raw, Batch):
+        return raw
+    if type(raw) in (tuple, list) and len(raw) == 2:
+        return Batch(raw[0], raw[1])
+    return Batch(dict(raw) if isinstance(raw, Mapping) else raw)
+
+
+def joined(batch: Batch) -> Any:
+    """Return a batch as a loader would have yielded it, for ``training_step(model, batch)``."""
+    return batch.inputs if batch.targets is None else (batch.inputs, batch.targets)
+
+
+def draw(source: Any, seed: int, size: int = 32) -> list[Any]:
+    """Return the first raw batches of `source`, seeding torch's global generator.
+
+    `source` is a value, a function without required arguments, a list of batches, a
+    loader, a data set, or any other iterable of batches. The caller restores the
+    generator.
+    """
+    torch.manual_seed(seed)
+    if isinstance(source, Dataset):
+        shuffle = not isinstance(source, IterableDataset)
+        source = DataLoader(source, batch_size=size, shuffle=shuffle)
+    if isinstance(source, DataLoader):
+        return list(itertools.islice(_in_process(source), MOST_BATCHES))
+    if callable(source) and not isinstance(source, (Tensor, Mapping, nn.Module)):
+        return _draw_calls(source, size)
+    if is_batch(source):
+        return [source]
+    return list(itertools.islice(iter(source), MOST_BATCHES))
+
+
+def _in_process(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """A copy of `loader` that loads in this process: same data, no workers to leave behind."""
+    if loader.num_workers == 0:
+        return loader
+    clone = copy.copy(loader)
+    clone.num_workers, clone.timeout = 0, 0
+    return clone
+
+
+def _draw_calls(function: Callable[..., Any], size: int) -> list[Any]:
+    fitting = {"batch_size": size, "split": "train", "n": size, "size": size, "bs": size}
+    known = takes(function)
+    needed = known.required + known.required_keywords if known else ()
+    keywords = {name: fitting[name] for name in needed}
+    first = function(**keywords)
+    if not is_batch(first):
+        return draw(first, torch.initial_seed(), size)
+    return [first, *(function(**keywords) for _ in range(MOST_BATCHES - 1))]
+
+
+def callable_without_arguments(function: Callable[..., Any]) -> bool:
+    """Whether `draw` can call `function`: every argument it needs has a known meaning."""
+    known = takes(function)
+    needed = known.required + known.required_keywords if known else ()
+    return set(needed) <= {"batch_size", "split", "n", "size", "bs"}
+
+
+def is_batch(value: Any) -> bool:
+    """Whether `value` is one batch rather than many.
+
+    A list is a batch if its first entry is a tensor (a loader of a `TensorDataset` yields
+    lists), and many if its entries are batches themselves.
+    """
+    if isinstance(value, (Tensor, Mapping, tuple, Batch)):
+        return True
+    if isinstance(value, list):
+        return not value or not isinstance(value[0], (tuple, list, Mapping, Batch))
+    return not isinstance(value, (Iterable, Iterator))
+
+
+class Source:
+    """Batches out of whatever a user called a batch; an iterator is read only once."""
+
+    def __init__(self, value: Any, size: int = 32) -> None:
+        once = isinstance(value, Iterator)
+        self.value: Any = list(itertools.islice(value, MOST_BATCHES)) if once else value
+        self.size = size
+
+    def __call__(self, seed: int) -> list[Any]:
+        """Return the first raw batches; the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            return draw(self.value, seed, self.size)
+
+
+def check(batch: Batch, name: str = "batch") -> Batch:
+    """Return `batch` if it holds samples.
+
+    Raises:
+        UsageError: If it holds no tensor, or a tensor without entries.
+    """
+    leaves = tree_leaves(batch.inputs)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if all(leaf is None or isinstance(leaf, (int, float, str)) for leaf in leaves):
+        kinds = type(batch.inputs).__name__
+        raise UsageError(
+            f"expected {name} to hold tensors, got {kinds}; give (inputs, targets), "
+            "or inputs alone: a tensor, a tuple of positional or a dict of keyword arguments"
+        )
+    for tensor in tensors:
+        if tensor.numel() == 0:
+            raise UsageError(
+                f"expected {name} to hold samples, got an empty tensor of shape "
+                f"{shape_of(tensor)}; give at least one sample"
+            )
+    return batch
+
+
+def prepare(batch: Batch, model: nn.Module) -> Batch:
+    """Return `batch` as tensors on the model's device; arrays of numpy become tensors."""
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    device = first.device if first is not None else torch.device("cpu")
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) and type(leaf).__module__ == "numpy":
+            leaf = torch.as_tensor(leaf)
+        if isinstance(leaf, Tensor):
+            return leaf.detach().to(device)
+        return leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
+
+    return Batch(tree_map(move, batch.inputs), tree_map(move, batch.targets))
+
+
+def shape_of(value: Any) -> str:
+    """Shape of a tensor as ``32x3x64x64``, of anything else its class."""
+    if isinstance(value, Tensor):
+        return "x".join(map(str, value.shape)) or "scalar"
+    return type(value).__name__
+
+
+def describe(value: Any) -> str:
+    """Dtypes and shapes of what a batch holds, in a few words."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {shape_of(value)}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {describe(entry)}" for key, entry in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(describe(entry) for entry in value)
+    return type(value).__name__
