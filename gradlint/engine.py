@@ -52,6 +52,11 @@ class Observer:
         self.facts_of_parameters = parameter_facts(model, optimizer)
         self.parameters = dict(model.named_parameters())
         self.graph = Graph()
+        """Structure of the first forward."""
+        self.graph_of_step = self.graph
+        """Structure of the latest forward."""
+        self.last_gains = Gains()
+        """Norms of the last armed backward, to find where a gradient first is not finite."""
         self.observations: list[Observation] = []
         self.events: list[Event] = []
         self.flows: list[Flow] = []
@@ -103,9 +108,16 @@ class Observer:
 
     # -- the forward ------------------------------------------------------------------
 
-    def enter(self, path: str) -> None:
-        """Note that a module starts (called by its hook)."""
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """Note that a module starts, and on what (called by its hook)."""
         self.calls.enter(path)
+        facts = self.facts_of_modules.get(path)
+        if facts is None or self.calls.counts[path] > 1:
+            return
+        # Noted before the module runs: a batch too small for it is a fact it dies of.
+        given = [t for _, t in named_tensors(inputs, "input")]
+        shape = tuple(given[0].shape) if given else None
+        self.facts_of_modules[path] = replace(facts, training=module.training, input_shape=shape)
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Measure what a module returned (called by its hook)."""
@@ -118,13 +130,10 @@ class Observer:
         tensors = [t for _, t in named_tensors(output, "output") if _readable(t)]
         facts = self.facts_of_modules.get(path)
         if facts is not None and call == 0:
-            given = [t for _, t in named_tensors(inputs, "input")]
             self.facts_of_modules[path] = replace(
                 facts,
                 depth=depth,
                 calls=self.calls.counts[path],
-                training=module.training,
-                input_shape=tuple(given[0].shape) if given else None,
                 output_shape=tuple(tensors[0].shape) if tensors else None,
             )
         elif facts is not None:
@@ -159,6 +168,7 @@ class Observer:
         self.captured = capture(loss, self.calls, self.modules, names)
         if not self.graph:
             self.graph = self.captured.graph
+        self.graph_of_step = self.captured.graph
         for op in self.captured.graph:
             self._measure_operation(self.captured, op)
         if gains:
@@ -263,14 +273,26 @@ class Observer:
         for metric in metrics_at(Tap.WEIGHT_AND_GRAD):
             if metric.name != "symmetric_share":
                 self._put(metric, site, parameter, gradient)
-                continue
-            module = self.modules.get(site.module)
-            embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-            if not symmetry or embedding or parameter.ndim < 2 or gradient.is_sparse:
-                continue
-            weight = units_first(parameter.detach(), module)
-            if weight.shape[0] >= 2:
-                self._put(metric, site, weight, units_first(gradient.detach(), module))
+        if symmetry:
+            self._measure_symmetry(site, parameter, gradient)
+
+    def _measure_symmetry(self, site: Site, parameter: Tensor, gradient: Tensor) -> None:
+        module = self.modules.get(site.module)
+        # Rows of an embedding that the batch does not hold have no gradient, by design.
+        embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        if embedding or parameter.ndim < 2 or gradient.is_sparse:
+            return
+        weight = units_first(parameter.detach(), module)
+        if weight.shape[0] >= 2:
+            metric = all_metrics()["symmetric_share"]
+            self._put(metric, site, weight, units_first(gradient.detach(), module))
+
+    def symmetry(self) -> None:
+        """Measure, after the last step, which units are still copies of each other."""
+        for path, parameter in self.parameters.items():
+            if parameter.grad is not None and parameter.numel():
+                site = self.parameter_site(path)
+                self._measure_symmetry(site, parameter, parameter.grad)
 
     def parameter_site(self, path: str) -> Site:
         """Return the site of a parameter."""
@@ -348,9 +370,6 @@ class Observer:
                 continue
             layers = by_layer(graph, gains.norms, gains.edges, op.id) if index == 0 else {}
             self.flows.append(Flow(self._step, site, decades[op.id], layers, norm))
-
-    last_gains: Gains = Gains()
-    """Norms of the last armed backward, to find where a gradient first is not finite."""
 
     def trace(self, facts: Facts) -> Trace:
         """Return what was observed, with `facts` completed by events and flows."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
 
+from gradlint.errors import GradlintError, MetricError
 from gradlint.hooks.inert import Inert
 
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
@@ -19,8 +21,8 @@ _functorch_level = getattr(
 class Listener(Protocol):
     """What the manager tells."""
 
-    def enter(self, path: str) -> None:
-        """The module at `path` is about to run."""
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """The module at `path` is about to run. `inputs` is ``(args, kwargs)``."""
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """The module at `path` ran. `inputs` is ``(args, kwargs)``."""
@@ -48,17 +50,31 @@ class _Hook:
     def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
         return (Inert, ())
 
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Tell our own mistakes from the target's: both would come out of its forward."""
+        try:
+            yield
+        except GradlintError:
+            raise
+        except Exception as error:
+            raise MetricError(
+                f"could not read what {self.path or 'the model'!r} returned: {error!r}"
+            ) from error
+
 
 class _Enter(_Hook):
-    def __call__(self, module: nn.Module, args: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if observable():
-            self.listener.enter(self.path)
+            with self._ours():
+                self.listener.enter(self.path, module, (args, kwargs))
 
 
 class _Leave(_Hook):
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if observable():
-            self.listener.leave(self.path, module, (args, kwargs), output)
+            with self._ours():
+                self.listener.leave(self.path, module, (args, kwargs), output)
 
 
 class HookManager:
@@ -72,7 +88,9 @@ class HookManager:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
-                stack.enter_context(module.register_forward_pre_hook(_Enter(self.listener, path)))
+                stack.enter_context(
+                    module.register_forward_pre_hook(_Enter(self.listener, path), with_kwargs=True)
+                )
                 stack.enter_context(
                     module.register_forward_hook(_Leave(self.listener, path), with_kwargs=True)
                 )

@@ -1,0 +1,220 @@
+"""Causes: which finding explains which, by a stated mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gradlint.finding import Finding, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """How a fault of one of the rules `causes` brings about what the rules `symptoms` see."""
+
+    name: str
+    causes: frozenset[str]
+    symptoms: frozenset[str]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A finding with its place in the diagnosis: indices into the same sequence."""
+
+    finding: Finding
+    cause: int | None = None
+    symptoms: tuple[int, ...] = ()
+    because: str = ""
+
+
+_PROGRESS = "GL206 GL402 GL609 GL610 GL611"
+_SCALE = "GL105 GL203 GL204 GL303 GL304 GL504"
+
+
+def _mechanism(name: str, causes: str, symptoms: str, because: str) -> Mechanism:
+    return Mechanism(name, frozenset(causes.split()), frozenset(symptoms.split()), because)
+
+
+MECHANISMS: tuple[Mechanism, ...] = (
+    _mechanism(
+        "no-gradient",
+        "GL701 GL702 GL703 GL707 GL708 GL709 GL712 GL705 GL704",
+        f"GL001 GL303 GL406 GL701 GL702 GL712 {_PROGRESS}",
+        "what gets no gradient, or no update, does not learn",
+    ),
+    _mechanism(
+        "input-scale",
+        "GL606",
+        f"GL104 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL615 {_SCALE} {_PROGRESS}",
+        "large inputs make large pre-activations, which saturate, die or overflow",
+    ),
+    _mechanism(
+        "target-scale",
+        "GL615 GL605",
+        f"GL302 GL306 GL401 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
+        "targets far from the output make a large loss and large gradients",
+    ),
+    _mechanism(
+        "wrong-loss",
+        "GL601 GL602 GL603 GL604 GL605",
+        f"GL105 GL201 GL202 GL301 GL303 GL304 GL501 GL603 {_PROGRESS}",
+        "a loss that gets what it does not expect has a small or a wrong gradient",
+    ),
+    _mechanism(
+        "symmetry",
+        "GL102",
+        f"GL101 GL103 GL111 GL201 GL301 GL501 {_SCALE} {_PROGRESS}",
+        "identical units get identical gradients and stay one unit",
+    ),
+    _mechanism(
+        "initialization",
+        "GL101",
+        f"GL103 GL104 GL106 GL107 GL201 GL202 GL301 GL302 GL401 GL501 {_SCALE} {_PROGRESS}",
+        "a weight scale that does not keep the signal's size changes it at every layer",
+    ),
+    _mechanism(
+        "bias",
+        "GL111",
+        f"GL201 GL202 GL301 {_SCALE} {_PROGRESS}",
+        "a large bias pushes units onto the flat part of their activation",
+    ),
+    _mechanism(
+        "small-signal",
+        "GL103",
+        f"GL301 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
+        "a signal that has vanished carries no information and no gradient",
+    ),
+    _mechanism(
+        "large-signal",
+        "GL104 GL106",
+        f"GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL603 GL606 GL615 {_SCALE} {_PROGRESS}",
+        "a signal that grows with depth saturates, overflows and makes large gradients",
+    ),
+    _mechanism(
+        "normalization",
+        "GL801 GL802 GL809 GL109 GL113 GL808 GL608",
+        f"GL201 GL301 GL302 {_SCALE} {_PROGRESS}",
+        "what is normalized over too little, or over the wrong axis, is a constant",
+    ),
+    _mechanism(
+        "flat-activation",
+        "GL202 GL201",
+        f"GL301 {_SCALE} {_PROGRESS}",
+        "the derivative is zero where the activation is flat",
+    ),
+    _mechanism(
+        "learning-rate",
+        "GL401",
+        f"GL201 GL202 GL301 GL302 GL306 GL501 {_SCALE} {_PROGRESS}",
+        "steps too long make weights grow, units die and the loss rise",
+    ),
+    _mechanism(
+        "small-gradient",
+        "GL301 GL305",
+        f"GL304 GL303 {_PROGRESS}",
+        "layers without gradient do not learn",
+    ),
+    _mechanism(
+        "large-gradient",
+        "GL302",
+        f"GL306 GL401 GL501 {_SCALE} {_PROGRESS}",
+        "large gradients make large steps, and in the end numbers that are not finite",
+    ),
+    _mechanism(
+        "non-finite",
+        "GL501",
+        f"GL102 GL201 GL202 GL301 GL302 GL306 GL401 {_SCALE} {_PROGRESS}",
+        "every number computed from NaN is NaN",
+    ),
+    _mechanism(
+        "no-learning",
+        "GL402 GL206",
+        "GL609 GL610 GL611",
+        "without updates, or without a look at the input, the loss stays",
+    ),
+)
+"""Every mechanism, nearest the origin first."""
+
+
+def link(
+    findings: Iterable[Finding], mechanisms: Sequence[Mechanism] = MECHANISMS
+) -> tuple[Linked, ...]:
+    """Order `findings`, causes first, and fold each symptom under its root cause.
+
+    Exact facts come before statistics, then earlier steps and stages before later ones.
+    A finding is a symptom if a mechanism leads to it, in any number of stages, from a
+    finding that is at least a warning. Roots are ordered by the worst that they
+    explain; each root's symptoms follow it.
+    """
+    ranked = sorted(findings, key=_rank)
+    parents = [_parent(index, ranked, mechanisms) for index in range(len(ranked))]
+    roots = [_root(index, parents) for index in range(len(ranked))]
+    groups: dict[int, list[int]] = {}
+    for index, root in enumerate(roots):
+        groups.setdefault(root, [])
+        if index != root:
+            groups[root].append(index)
+
+    def weight(root: int) -> tuple[int, int]:
+        worst = max(ranked[i].severity for i in (root, *groups[root]))
+        return (-worst, root)
+
+    order: list[int] = []
+    for root in sorted(groups, key=weight):
+        order += [root, *sorted(groups[root], key=lambda i: (-ranked[i].severity, i))]
+    place = {old: new for new, old in enumerate(order)}
+    return tuple(
+        Linked(
+            ranked[old],
+            cause=None if roots[old] == old else place[roots[old]],
+            symptoms=tuple(sorted(place[i] for i in groups.get(old, ()))),
+            because=parents[old][1] if parents[old] is not None else "",  # type: ignore[index]
+        )
+        for old in order
+    )
+
+
+def _rank(finding: Finding) -> tuple[int, bool, int, int, int, str]:
+    step = finding.step or 0
+    note = finding.severity is Severity.NOTE
+    return (int(note), not finding.exact, step, finding.stage, finding.depth, finding.code)
+
+
+def _parent(
+    index: int, ranked: Sequence[Finding], mechanisms: Sequence[Mechanism]
+) -> tuple[int, str] | None:
+    """Return the finding that explains `ranked[index]`, and how.
+
+    Mechanisms are asked in order, so the explanation nearest the origin wins. A pair of
+    rules that explain each other is settled by rank.
+    """
+    symptom = ranked[index]
+    for mechanism in mechanisms:
+        if symptom.code not in mechanism.symptoms:
+            continue
+        for other, cause in enumerate(ranked):
+            if cause.code not in mechanism.causes or cause.code == symptom.code:
+                continue
+            if cause.severity is Severity.NOTE and symptom.severity > Severity.NOTE:
+                continue
+            if _explains(symptom.code, cause.code, mechanisms) and index < other:
+                continue
+            return other, mechanism.because
+    return None
+
+
+def _explains(cause: str, symptom: str, mechanisms: Sequence[Mechanism]) -> bool:
+    return any(cause in m.causes and symptom in m.symptoms for m in mechanisms)
+
+
+def _root(index: int, parents: Sequence[tuple[int, str] | None]) -> int:
+    """Follow parents to the end; in a circle the best-ranked finding is the root."""
+    path = [index]
+    parent = parents[index]
+    while parent is not None:
+        if parent[0] in path:
+            return min(path[path.index(parent[0]) :])
+        path.append(parent[0])
+        parent = parents[parent[0]]
+    return path[-1]

@@ -1,0 +1,1 @@
+"""Extra passes that only `check` makes, where gradlint owns the model."""

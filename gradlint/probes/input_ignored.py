@@ -1,0 +1,79 @@
+"""Does the output depend on the input at all? Two batches through one model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.hooks.manager import HookManager
+from gradlint.hooks.tensor_facts import named_tensors
+
+
+class _Outputs:
+    """Keeps the first output of every leaf module's first call."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """Nothing to do."""
+
+    def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Keep what the module returned."""
+        tensors = [t for _, t in named_tensors(output, "output") if t.is_floating_point()]
+        if tensors and path not in self.tensors:
+            self.tensors[path] = tensors[0].detach().clone()
+
+
+def input_ignored(
+    model: nn.Module, run: Callable[[nn.Module, Any], Any], first: Any, second: Any, steps: int
+) -> Mapping[str, Any] | None:
+    """Compare every module's output on two batches, in evaluation mode, on a copy of `model`.
+
+    Args:
+        model: The model after `steps` training steps; unchanged.
+        run: Calls a model on a batch.
+        first: A batch.
+        second: Another batch with other inputs of the same shape.
+        steps: Training steps made before.
+
+    Returns:
+        ``output_change`` (relative change of the model's output, ``|f(x)-f(x')| / |f(x)|``),
+        ``layers`` (the same by module path), ``forward_ignored_from`` (the first module
+        after which nothing changes any more, or None) and ``steps``; None where the outputs
+        cannot be compared.
+    """
+    twin = copy.deepcopy(model).eval()
+    seen: list[dict[str, Tensor]] = []
+    for batch in (first, second):
+        outputs = _Outputs()
+        with torch.no_grad(), HookManager(twin, outputs):
+            run(twin, batch)
+        seen.append(outputs.tensors)
+    changes: dict[str, float] = {}
+    for path, before in seen[0].items():
+        after = seen[1].get(path)
+        if after is None or after.shape != before.shape or before.ndim == 0:
+            continue
+        size = torch.linalg.vector_norm(before, dtype=torch.float64)
+        change = torch.linalg.vector_norm(after - before, dtype=torch.float64)
+        if not (torch.isfinite(size) and torch.isfinite(change)):
+            return None
+        changes[path] = float(change / size) if size > 0 else float(change > 0)
+    if "" not in changes:
+        return None
+    ignored_from = None
+    for path in reversed([p for p in changes if p]):
+        if changes[path] > 1e-9:
+            break
+        ignored_from = path
+    return {
+        "output_change": changes[""],
+        "layers": {path: value for path, value in changes.items() if path},
+        "forward_ignored_from": ignored_from,
+        "steps": steps,
+    }

@@ -1,0 +1,303 @@
+"""check: wires the stages together, from a target to a report."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.config import Config, active_rules, apply_severity, module_ignores, take_suppressed
+from gradlint.diagnosis.causes import Linked, link
+from gradlint.diagnosis.exemptions import EXEMPTIONS
+from gradlint.diagnosis.judge import Judgement, combine, judge
+from gradlint.errors import NotObservedError, UsageError
+from gradlint.finding import Severity
+from gradlint.report import Report, build_report
+from gradlint.target import Target, from_objects, locate
+from gradlint.target.sources import module_sources
+from gradlint.trace import Trace
+from gradlint.training import Plan, Run, Training, instantiate
+
+SEEDS = 3
+"""Seeds under which initialization is looked at; an error must return in most of them."""
+
+DEFAULT_STEPS = 40
+DEFAULT_SECONDS = 15.0
+
+Progress = Callable[[str, float], None]
+
+
+def check(
+    model: nn.Module | Callable[[], nn.Module],
+    batch: Any = None,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | Callable[..., torch.optim.Optimizer] | None = None,
+    *,
+    training_step: Callable[[nn.Module, Any], Tensor] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    seeds: int = SEEDS,
+    device: str | None = None,
+    precision: str | None = None,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Judge a model: its initialization, its gradient flow, a short training.
+
+    The objects given stay as they are, bit for bit, and so do the random states: gradlint
+    works on a deep copy of model and optimizer.
+
+    Args:
+        model: A module, or a function without arguments that builds one (then other seeds
+            build others, and an error must return in most of them).
+        batch: A tensor, ``(inputs, targets)``, a mapping, a list of batches, a loader; None
+            lets gradlint make one up from the model's first layers.
+        loss_fn: ``loss_fn(outputs, targets)``, a scalar; None for the model's own loss, or
+            one chosen by outputs and targets.
+        optimizer: The optimizer of `model`, or a function that builds one; None uses Adam
+            to train, and rules on learning rates stay silent.
+        training_step: ``training_step(model, batch)``, a scalar loss; replaces `loss_fn`.
+        steps: Training steps; about 40 or 15 seconds by default, 0 for initialization only.
+        seed: The first seed.
+        seeds: Seeds under which initialization is looked at, if `model` is a function.
+        device: Where to run; where the model is by default.
+        precision: None, "bf16" or "fp16" for autocast.
+        config: Settings; none are read from files.
+        progress: Called with a phase and a share in ``[0, 1]``.
+
+    Returns:
+        The report; `report.raise_for("error")` raises if it is not clean.
+
+    Raises:
+        UsageError: If the arguments do not make a training.
+        TargetError: If the model or the loss raises and no rule can name the reason.
+    """
+    with _undisturbed(device):
+        _seed(seed)
+        target = from_objects(model, batch, loss_fn, optimizer, training_step=training_step)
+        return _check(
+            target,
+            config=config or Config(),
+            steps=steps,
+            seed=seed,
+            seeds=seeds,
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
+
+
+def check_target(
+    target: str,
+    *,
+    config: Config,
+    seed: int = 0,
+    seeds: int = SEEDS,
+    steps: int | None = None,
+    device: str | None = None,
+    inputs: Sequence[str] = (),
+    loss: str | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    precision: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Judge the model in a file or a package; what `gradlint check TARGET` calls.
+
+    Args are those of the command line; see `check` for the rest.
+    """
+    with _undisturbed(device):
+        _seed(seed)
+        found = locate(
+            target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
+            seed=seed, batch_size=batch_size,
+        )  # fmt: skip
+        return _check(
+            found,
+            config=config,
+            steps=steps,
+            seed=seed,
+            seeds=seeds,
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
+
+
+def describe_target(
+    target: str,
+    *,
+    config: Config,
+    seed: int = 0,
+    device: str | None = None,
+    inputs: Sequence[str] = (),
+    loss: str | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """Return what `check` would use of TARGET and what it would assume; runs no training."""
+    with _undisturbed(device):
+        _seed(seed)
+        found = locate(
+            target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
+            seed=seed, batch_size=batch_size,
+        )  # fmt: skip
+        model, given = instantiate(found, device)
+        batches = found.batches(model, seed)
+        return {
+            **_described(found, model, given),
+            "rebuildable": found.rebuildable,
+            "batches": len(batches),
+        }
+
+
+def _check(
+    target: Target,
+    *,
+    config: Config,
+    steps: int | None,
+    seed: int,
+    seeds: int,
+    device: str | None,
+    precision: str | None,
+    progress: Progress | None,
+) -> Report:
+    plan = Plan(
+        steps=DEFAULT_STEPS if steps is None else steps,
+        seconds=DEFAULT_SECONDS if steps is None else None,
+        precision=precision,
+        progress=progress,
+        sources=module_sources,
+    )
+    rules = active_rules(config)
+    exemptions = [*module_ignores(config), *EXEMPTIONS]
+
+    def observe(number: int, plan: Plan) -> tuple[Run, dict[str, Any]]:
+        _seed(number)
+        model, optimizer = instantiate(target, device)
+        described = _described(target, model, optimizer)
+        return Training(target, model, optimizer, plan, number).run(), described
+
+    def judged(trace: Trace) -> Judgement:
+        return judge(trace, rules, exemptions)
+
+    run, described = observe(seed, plan)
+    judgement = judged(run.trace)
+    if run.error is None:
+        judgement = _confirmed(judgement, target, plan, seed, seeds, observe, judged)
+    judgement, suppressed = take_suppressed(judgement)
+    findings = apply_severity(judgement.findings, config)
+    if run.error is not None and not any(f.severity is Severity.ERROR for f in findings):
+        raise run.error
+    if not run.trace.observations and not findings:
+        raise NotObservedError(f"expected {described['object']} to run, nothing was observed")
+    linked = [_numbered(item) for item in link(findings)]
+    return build_report(
+        linked,
+        trace=run.trace,
+        explained=judgement.explained,
+        skipped=judgement.skipped,
+        suppressed=suppressed,
+        target=described,
+        fail_on=config.fail_on,
+        rules_run=len(judgement.rules_run),
+    )
+
+
+def _confirmed(
+    judgement: Judgement,
+    target: Target,
+    plan: Plan,
+    seed: int,
+    seeds: int,
+    observe: Callable[[int, Plan], tuple[Run, dict[str, Any]]],
+    judged: Callable[[Trace], Judgement],
+) -> Judgement:
+    """Look at the initialization under other seeds; train under them if an error depends on it."""
+    others = range(seed + 1, seed + max(1, seeds))
+    if not others:
+        return judgement
+    short = replace(plan, steps=0)
+    repeated = [judged(observe(n, short)[0].trace) for n in others] if target.rebuildable else []
+    pending = {f.code for f in judgement.findings if f.severity is Severity.ERROR and not f.exact}
+    for other in repeated:
+        pending -= {f.code for f in other.findings}
+    if pending and plan.steps > 0:
+        repeated = [judged(observe(n, plan)[0].trace) for n in others]
+    return combine([judgement, *repeated])
+
+
+def _numbered(item: Linked) -> Linked:
+    """Count findings from 1, as reports do."""
+    cause = None if item.cause is None else item.cause + 1
+    return replace(item, cause=cause, symptoms=tuple(i + 1 for i in item.symptoms))
+
+
+def _described(
+    target: Target, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> dict[str, Any]:
+    first = next(model.parameters(), None)
+    assumed = dict(target.assumed)
+    if optimizer is None:
+        assumed.setdefault("optimizer", "none given: trained with Adam, learning rate 1e-3")
+    return {
+        "path": target.path,
+        "object": target.object,
+        "command": "check",
+        "parameters": sum(
+            p.numel() for p in model.parameters() if not isinstance(p, nn.UninitializedParameter)
+        ),
+        "device": str(first.device) if first is not None else "cpu",
+        "assumed": assumed,
+    }
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    torch.manual_seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+@contextmanager
+def _undisturbed(device: str | None) -> Iterator[None]:
+    """Leave every random state as it was: Python's, NumPy's, torch's on every device."""
+    python_state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state: Mapping[str, Any] | tuple[Any, ...] | None = None
+    if numpy is not None:
+        numpy_state = numpy.random.get_state()
+    grad = torch.is_grad_enabled()
+    if device is not None:
+        _known_device(device)
+    with torch.random.fork_rng(), torch.enable_grad():
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            if numpy is not None:
+                numpy.random.set_state(numpy_state)
+            torch.set_grad_enabled(grad)
+
+
+def _known_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        available = ["cpu"] + [
+            name for name in ("cuda", "mps", "xpu")
+            if getattr(getattr(torch, name, None), "is_available", lambda: False)()
+        ]  # fmt: skip
+        raise UsageError(
+            f"expected a device of this machine, got {device!r}; available: {', '.join(available)}"
+        ) from error

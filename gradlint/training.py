@@ -1,0 +1,427 @@
+"""One observed run of `check`: initialization over several batches, then a short training."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from gradlint.engine import Observer
+from gradlint.errors import TargetError, UsageError
+from gradlint.finding import Source
+from gradlint.hooks import loss as losses
+from gradlint.hooks.lines import with_lines
+from gradlint.hooks.sites import optimizer_facts
+from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.probes.input_ignored import input_ignored
+from gradlint.probes.non_finite import in_backward, in_forward
+from gradlint.probes.wiring import unregistered
+from gradlint.target.batches import Batch
+from gradlint.target.target import Target
+from gradlint.trace import Event, Facts, LossFacts, TensorFacts, Trace
+
+INITIAL_BATCHES = 3
+"""Batches of the initialization pass: one batch's accident must not look like the model's."""
+
+ARMED_STEPS = 3
+"""First training steps whose gains are measured; after them every fifth."""
+
+PROBE_LEARNING_RATE = 1e-3
+"""Adam's default (Kingma & Ba 2015, section 2): used only where the user gave no optimizer."""
+
+
+@dataclass
+class Plan:
+    """How one run is made."""
+
+    steps: int = 40
+    seconds: float | None = 15.0
+    precision: str | None = None
+    progress: Callable[[str, float], None] | None = None
+    sources: Callable[[nn.Module], Mapping[str, Source]] | None = None
+    pretrained: bool = False
+
+    def tell(self, what: str, share: float) -> None:
+        """Report progress, in ``[0, 1]``."""
+        if self.progress is not None:
+            self.progress(what, share)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context the forward runs in."""
+        if self.precision is None:
+            return nullcontext()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(device.type, dtype=dtype)
+
+
+@dataclass
+class _TargetRaisedError(Exception):
+    """The target raised; what was observed until then is kept."""
+
+    phase: str
+    error: TargetError
+
+
+@dataclass
+class Run:
+    """What one run gave: its trace and, if the target raised, what."""
+
+    trace: Trace
+    error: TargetError | None = None
+    assumed: dict[str, str] = field(default_factory=dict)
+
+
+def instantiate(
+    target: Target, device: str | None
+) -> tuple[nn.Module, torch.optim.Optimizer | None]:
+    """Return a model and its optimizer that gradlint may train: fresh, or a copy of the given.
+
+    Raises:
+        UsageError: If a given model cannot be copied.
+    """
+    model = target.build()
+    optimizer = None
+    if not target.rebuildable:
+        try:
+            model, optimizer = copy.deepcopy((model, target.optimizer))
+        except Exception as error:
+            raise UsageError(
+                f"expected {target.object} to be a model that can be copied, got {error}; name a "
+                "function or a class that builds it"
+            ) from error
+        for parameter in model.parameters():
+            parameter.grad = None
+    if device is not None:
+        model = model.to(device)
+    if optimizer is None and target.build_optimizer is not None:
+        optimizer = target.build_optimizer(model)
+    return model.train(), optimizer
+
+
+class Training:
+    """Observes `model` over batches of `target`; `run` may be called once."""
+
+    def __init__(
+        self,
+        target: Target,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        plan: Plan,
+        seed: int,
+    ) -> None:
+        self.target = target
+        self.model = model
+        self.plan = plan
+        first = next(model.parameters(), None)
+        self.device = first.device if first is not None else torch.device("cpu")
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
+        self.given = optimizer is not None
+        self.optimizer = optimizer or self._probe_optimizer()
+        self.batches = target.batches(model, seed)
+        sources = plan.sources(model) if plan.sources else None
+        self.observer = Observer(model, optimizer, sources=sources)
+        self.losses: list[LossFacts] = []
+        self.seen: dict[str, list[tuple[TensorFacts, ...]]] = {
+            "inputs": [], "targets": [], "outputs": []
+        }  # fmt: skip
+        self.probes: dict[str, Mapping[str, Any]] = {}
+        self.random_state = torch.get_rng_state()
+        self.finite = True
+
+    def _probe_optimizer(self) -> torch.optim.Optimizer | None:
+        if not self.trainable:
+            return None
+        return torch.optim.Adam(self.trainable, lr=PROBE_LEARNING_RATE)
+
+    def run(self) -> Run:
+        """Observe initialization, then train; the model is changed."""
+        observer = self.observer
+        observer.events += list(unregistered(self.model))
+        optimizer = self._optimizer_facts()
+        error = None
+        try:
+            with observer:
+                self._check_parameters()
+                self._initialize()
+                if self.finite:
+                    self._train()
+        except _TargetRaisedError as failure:
+            error = failure.error
+            cause = error.__cause__ or error
+            detail = {"phase": failure.phase, "type": type(cause).__name__, "message": str(error)}
+            running = observer.calls.running
+            observer.events.append(Event("exception", 0, running, detail))
+        facts = Facts(
+            inputs=merged(self.seen["inputs"]),
+            targets=merged(self.seen["targets"]),
+            outputs=merged(self.seen["outputs"]),
+            losses=tuple(_merged_losses(self.losses)),
+            optimizer=optimizer,
+            probes=self.probes,
+            synthesized=self.target.synthesized,
+            pretrained=self.plan.pretrained or bool(optimizer and optimizer.has_state),
+            batch_size=self._batch_size(),
+        )
+        return Run(observer.trace(facts), error)
+
+    def _optimizer_facts(self) -> Any:
+        if self.optimizer is None:
+            return None
+        return optimizer_facts(self.optimizer, self.model, probe=not self.given)
+
+    def _batch_size(self) -> int | None:
+        tensors = [t for _, t in named_tensors(self.batches[0].inputs, "input") if t.ndim]
+        return int(tensors[0].shape[0]) if tensors else None
+
+    # -- phases -----------------------------------------------------------------------
+
+    def _initialize(self) -> None:
+        observer = self.observer
+        observer.open_window()
+        count = min(INITIAL_BATCHES, len(self.batches))
+        for index in range(count):
+            self.plan.tell("initialization", index / count)
+            self.model.zero_grad(set_to_none=True)
+            with observer.step(0):
+                ready = self._forward_backward(self.batches[index], lines=index == 0, facts=True)
+                if ready:
+                    observer.gradients(initial=index == 0, symmetry=True)
+                if index == count - 1 or not ready:
+                    observer.close_window()
+                values = observer.read()
+                self._check_step(values, self.batches[index], 0)
+            if not ready or not self.finite:
+                return
+
+    def _train(self) -> None:
+        if self.optimizer is None or self.plan.steps < 1:
+            return
+        observer = self.observer
+        started = time.monotonic()
+        half = max(1, self.plan.steps // 2)
+        step = 0
+        for step in range(1, self.plan.steps + 1):
+            self.plan.tell("training", step / self.plan.steps)
+            if step == half + 1:
+                observer.open_window()
+            batch = self.batches[(step - 1) % len(self.batches)]
+            armed = step <= ARMED_STEPS or step % 5 == 0
+            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
+            with observer.step(step):
+                if not self._forward_backward(batch, gains=armed):
+                    return
+                observer.gradients()
+                values = observer.read()
+                self._check_step(values, batch, step)
+                if not self.finite:
+                    return
+                observer.learning_rates(
+                    float(g["lr"]) for g in self.optimizer.param_groups if "lr" in g
+                )
+                observer.before_update()
+                self._optimizer_step(self.optimizer, batch)
+                observer.after_update()
+                over = step == self.plan.steps or self._late(started)
+                if over:
+                    observer.close_window()
+                    observer.symmetry()
+                observer.read()
+            if over:
+                break
+        self._look_at_inputs(step)
+
+    def _late(self, started: float) -> bool:
+        return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds
+
+    # -- one step ---------------------------------------------------------------------
+
+    def _forward_backward(
+        self, batch: Batch, *, gains: bool = True, lines: bool = False, facts: bool = False
+    ) -> bool:
+        """Run one forward and backward; return whether there was a backward to run."""
+        observer = self.observer
+        self.random_state = torch.get_rng_state()
+        if facts:
+            self._note("inputs", batch.inputs, "input")
+            self._note("targets", batch.targets, "target")
+        try:
+            with with_lines() if lines else nullcontext(), self.plan.autocast(self.device):
+                loss, outputs, targets = self.target.call(self.model, _copied(batch))
+        except TargetError as error:
+            self._note_failed_loss(observer.outputs, batch.targets)
+            if not any(self.seen["outputs"]):
+                self._note("outputs", observer.outputs, "output")
+            phase = "loss" if observer.outputs is not None else "forward"
+            raise _TargetRaisedError(phase, error) from error
+        if facts:
+            self._note("outputs", outputs, "output")
+        observer.forward_done(loss, gains=gains)
+        if not loss.requires_grad:
+            if self.trainable:
+                observer.events.append(Event("detached-loss"))
+            return False
+        if facts and observer.captured is not None:
+            given = [t for _, t in named_tensors(outputs, "output") if t.is_floating_point()]
+            wanted = [t for _, t in named_tensors(targets, "target")]
+            self.losses += losses.from_graph(observer.captured, given, wanted)
+        try:
+            observer.backward(loss)
+        except RuntimeError as error:
+            message = f"backward raised {type(error).__name__}: {str(error).splitlines()[0]}"
+            failure = TargetError(f"expected backward to run from the loss, got: {message}")
+            failure.__cause__ = error
+            raise _TargetRaisedError("backward", failure) from error
+        return True
+
+    def _note(self, which: str, value: Any, name: str) -> None:
+        tensors = named_tensors(value, name)
+        self.seen[which].append(tuple(tensor_facts(label, t) for label, t in tensors))
+
+    def _note_failed_loss(self, outputs: Any, targets: Any) -> None:
+        known = losses.from_call(self.target.loss_fn, outputs, targets)
+        if known is not None:
+            self.losses.append(known)
+
+    def _optimizer_step(self, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+        if not isinstance(optimizer, torch.optim.LBFGS):
+            optimizer.step()
+            return
+
+        def closure() -> Tensor:
+            self.model.zero_grad(set_to_none=True)
+            with self.observer.not_reading():
+                loss, _, _ = self.target.call(self.model, _copied(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(closure)
+
+    # -- what is not finite -----------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        for path, parameter in self.model.named_parameters():
+            if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+                detail = {"phase": "parameter", "operation": path, "value": "nan", "fed_by": ""}
+                module = path.rpartition(".")[0]
+                self.observer.events.append(Event("non-finite", 0, module, detail))
+                return
+
+    def _check_step(self, values: Mapping[tuple[str, str], float], batch: Batch, step: int) -> None:
+        """Note where the first NaN or infinity comes from, if the step has one that matters."""
+        loss = values.get(("loss", ""), 0.0)
+        norm = values.get(("total_gradient_norm", ""), 0.0)
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        self.finite = False
+        if any(e.name == "non-finite" for e in self.observer.events):
+            return
+        for which, phase in (("inputs", "input"), ("targets", "target")):
+            value = getattr(batch, which)
+            for name, tensor in named_tensors(value, phase):
+                known = tensor_facts(name, tensor)
+                if known.non_finite:
+                    detail = {
+                        "phase": phase,
+                        "operation": name,
+                        "value": "nan",
+                        "fed_by": f"{known.non_finite} entries of the batch",
+                    }
+                    self.observer.events.append(Event("non-finite", step, None, detail))
+                    return
+        found: Mapping[str, Any] | None = None
+        phase = "forward"
+        if not math.isfinite(loss):
+            found = in_forward(
+                self.model, lambda m: self.target.call(m, _copied(batch)), self.random_state
+            )
+            if found is not None and found["module"] is None:
+                phase = "loss"
+        if found is None:
+            found = in_backward(self.observer.graph_of_step, self.observer.last_gains)
+            phase = "backward" if math.isfinite(loss) else "forward"
+        detail = {"phase": phase, "operation": "", "value": "nan", "fed_by": "", **(found or {})}
+        module = detail.pop("module", None)
+        self.observer.events.append(Event("non-finite", step, module, detail))
+
+    # -- probes -----------------------------------------------------------------------
+
+    def _look_at_inputs(self, steps: int) -> None:
+        first = self.batches[0]
+        second = next(
+            (b for b in self.batches[1:] if _shapes(b.inputs) == _shapes(first.inputs)),
+            _rolled(first),
+        )
+
+        def call(model: nn.Module, batch: Any) -> Any:
+            torch.manual_seed(0)
+            return self.target.call(model, _copied(batch))
+
+        state = torch.get_rng_state()
+        try:
+            found = input_ignored(self.model, call, first, second, steps)
+        except Exception:  # a model that cannot run in evaluation mode is not what is asked here
+            found = None
+        finally:
+            torch.set_rng_state(state)
+        if found is not None:
+            self.probes["input-ignored"] = found
+
+
+def _copied(batch: Batch) -> Batch:
+    """Return a batch whose tensors a forward may overwrite."""
+
+    def copy_leaf(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+    return Batch(tree_map(copy_leaf, batch.inputs), tree_map(copy_leaf, batch.targets))
+
+
+def _rolled(batch: Batch) -> Batch:
+    """Return the batch with every sample's input exchanged for its neighbor's."""
+
+    def roll(leaf: Any) -> Any:
+        return leaf.roll(1, 0) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+    return Batch(tree_map(roll, batch.inputs), batch.targets)
+
+
+def _shapes(value: Any) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for _, t in named_tensors(value, "input")]
+
+
+def _merged_losses(found: list[LossFacts]) -> list[LossFacts]:
+    """Merge the facts of one loss over batches, so that the widest ranges are known."""
+    by_place: dict[tuple[str, int | None], LossFacts] = {}
+    for facts in found:
+        key = (facts.kind, facts.operation)
+        known = by_place.get(key)
+        if known is None:
+            by_place[key] = facts
+            continue
+        by_place[key] = replace(
+            known,
+            output=_widest(known.output, facts.output),
+            target=_widest(known.target, facts.target),
+            row_sum_min=_of(min, known.row_sum_min, facts.row_sum_min),
+            row_sum_max=_of(max, known.row_sum_max, facts.row_sum_max),
+        )
+    return list(by_place.values())
+
+
+def _of(choose: Callable[[float, float], float], a: float | None, b: float | None) -> float | None:
+    return choose(a, b) if a is not None and b is not None else (a if b is None else b)
+
+
+def _widest(a: TensorFacts | None, b: TensorFacts | None) -> TensorFacts | None:
+    if a is None or b is None:
+        return a or b
+    return merged([(a,), (b,)])[0]
