@@ -1,0 +1,191 @@
+"""`gradlint.check`: what it leaves alone, and what it says of one network in several forms."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import gradlint
+from gradlint.errors import GradientHealthError, TargetError, UsageError
+from gradlint.report import Report
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (128,), generator=generator)
+    centers = 2 * torch.randn(4, 16, generator=torch.Generator().manual_seed(9))
+    return centers[labels] + torch.randn(128, 16, generator=generator), labels
+
+
+BATCHES = [batch(seed) for seed in range(4)]
+
+
+def codes(report: Report) -> list[str]:
+    return [found.code for found in report.findings]
+
+
+def test_the_users_objects_and_random_states_stay_bit_equal() -> None:
+    model = nn.Sequential(
+        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4)
+    ).eval()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    inputs, labels = (t.clone() for t in BATCHES[0])
+    functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    gradients = [p.grad.clone() for p in model.parameters()]
+    states = (torch.get_rng_state(), random.getstate(), np.random.get_state())  # noqa: NPY002
+    hooks = [(m._forward_hooks.copy(), m._forward_pre_hooks.copy()) for m in model.modules()]
+
+    gradlint.check(model, (inputs, labels), functional.cross_entropy, optimizer, steps=5)
+
+    assert_equal(before, (model.state_dict(), optimizer.state_dict()))
+    assert all(torch.equal(g, p.grad) for g, p in zip(gradients, model.parameters(), strict=True))
+    assert torch.equal(inputs, BATCHES[0][0])
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert np.array_equal(states[2][1], np.random.get_state()[1])  # noqa: NPY002
+    assert hooks == [(m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
+    assert not model.training
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
+
+
+class Functional(nn.Module):
+    def __init__(self, activation: Callable[[Tensor], Tensor], depth: int, bias: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(depth))
+        self.head = nn.Linear(16, 4)
+        self.activation = activation
+        nn.init.constant_(self.layers[-1].bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return self.head(x)
+
+
+def sequential(activation: Callable[[], nn.Module], depth: int, bias: float) -> nn.Module:
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(16, 16), activation()]
+    nn.init.constant_(layers[-2].bias, bias)
+    return nn.Sequential(*layers, nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize(
+    ("forms", "expected"),
+    [
+        pytest.param(
+            [
+                lambda: sequential(nn.Sigmoid, 10, 0.0),
+                lambda: Functional(torch.sigmoid, 10, 0.0),
+                lambda: Functional(functional.sigmoid, 10, 0.0),
+            ],
+            "GL301",
+            id="deep-sigmoid",
+        ),
+        pytest.param(
+            [
+                lambda: sequential(nn.ReLU, 3, -50.0),
+                lambda: sequential(lambda: nn.ReLU(inplace=True), 3, -50.0),
+                lambda: Functional(functional.relu, 3, -50.0),
+                lambda: Functional(torch.relu_, 3, -50.0),
+                lambda: Functional(lambda x: x.clamp(min=0), 3, -50.0),
+            ],
+            "GL201",
+            id="dead-relu",
+        ),
+        pytest.param(
+            [
+                lambda: sequential(nn.ReLU, 3, 0.0),
+                lambda: sequential(lambda: nn.ReLU(inplace=True), 3, 0.0),
+                lambda: Functional(functional.relu, 3, 0.0),
+            ],
+            None,
+            id="healthy",
+        ),
+    ],
+)
+def test_every_form_of_a_network_gets_the_same_findings(
+    forms: list[Callable[[], nn.Module]], expected: str | None
+) -> None:
+    found = [
+        sorted({f.code for f in gradlint.check(form, BATCHES, functional.cross_entropy).findings})
+        for form in forms
+    ]
+
+    assert all(one == found[0] for one in found)
+    assert (expected in found[0]) if expected else found[0] == []
+
+
+def test_two_runs_with_one_seed_give_one_report() -> None:
+    def build() -> nn.Module:
+        return sequential(nn.Tanh, 3, 0.0)
+
+    first, second = (
+        gradlint.check(build, BATCHES, functional.cross_entropy, seed=3, steps=6) for _ in range(2)
+    )
+
+    assert first.to_json() == second.to_json()
+
+
+def test_a_sick_model_raises_for_those_who_ask() -> None:
+    model = nn.Sequential(nn.Linear(16, 4), nn.Softmax(dim=1))
+    report = gradlint.check(model, BATCHES, functional.cross_entropy, steps=2)
+
+    with pytest.raises(GradientHealthError) as caught:
+        report.raise_for("error")
+
+    assert caught.value.report is report
+    assert codes(report)[0] == "GL601"
+
+
+def test_nan_in_the_data_is_a_finding_and_no_exception() -> None:
+    inputs, labels = BATCHES[0]
+    poisoned = inputs.clone()
+    poisoned[3, 3] = float("nan")
+
+    report = gradlint.check(nn.Linear(16, 4), (poisoned, labels), functional.cross_entropy)
+
+    assert codes(report)[0] == "GL501"
+    assert report.exit_code == 1
+
+
+def test_everything_frozen_is_a_finding_and_no_exception() -> None:
+    model = nn.Linear(16, 4).requires_grad_(False)
+
+    report = gradlint.check(model, BATCHES[0], functional.cross_entropy)
+
+    assert codes(report)[0] == "GL712"
+    assert report.exit_code == 1
+
+
+def test_a_forward_that_raises_says_where() -> None:
+    with pytest.raises(TargetError, match="forward raised"):
+        gradlint.check(nn.Linear(7, 4), BATCHES[0], functional.cross_entropy)
+
+
+def test_a_device_that_is_not_there_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="available: cpu"):
+        gradlint.check(nn.Linear(16, 4), BATCHES[0], functional.cross_entropy, device="abacus")

@@ -1,0 +1,65 @@
+"""Every command in an example's docstring says what it is said to say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gradlint.cli import app
+
+ROOT = Path(__file__).parent.parent
+COMMAND = re.compile(r"^ {4}gradlint (?P<command>check .*?)(?: {2,}# (?P<says>.*))?$", re.MULTILINE)
+
+
+def commands() -> list[object]:
+    found = []
+    for file in sorted((ROOT / "examples").glob("*.py")):
+        docstring = file.read_text(encoding="utf-8").split('"""')[1]
+        for match in COMMAND.finditer(docstring):
+            words = match["command"]
+            found.append(pytest.param(words, match["says"] or "healthy", id=words[6:].strip()))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
+@pytest.mark.parametrize(("command", "says"), commands())
+def test_an_example_is_judged_as_it_says(
+    command: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    result = CliRunner().invoke(app, [*shlex.split(command), "--format", "json"])
+
+    report = json.loads(result.stdout)
+    causes = [f["code"] for f in report["findings"] if f["cause"] is None]
+    serious = [f for f in report["findings"] if f["severity"] != "note"]
+    if says.startswith("healthy"):
+        assert not serious
+        assert result.exit_code == 0
+    elif says.startswith("GL"):
+        assert causes[0] == says[:5]
+        assert result.exit_code == 1
+    else:
+        wanted = {"vanishes": {"GL101", "GL103", "GL301"}, "explodes": {"GL101", "GL104", "GL302"}}
+        assert causes[0] in wanted[says.split()[0].rstrip(":")]
+        assert (
+            wanted[says.split()[0].rstrip(":")]
+            & {"GL103", "GL104", "GL301", "GL302"}
+            & {f["code"] for f in report["findings"]}
+        )
+        assert result.exit_code == 1
+
+
+def test_every_example_names_a_command() -> None:
+    without = [
+        file.name
+        for file in (ROOT / "examples").glob("*.py")
+        if not COMMAND.search(file.read_text(encoding="utf-8").split('"""')[1])
+    ]
+
+    assert without == []
