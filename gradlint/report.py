@@ -162,7 +162,8 @@ def build_report(
         fail_on: The least severity that makes the exit code 1, or "never".
         rules_run: The number of rules that spoke.
         error: `during`, `type` and `message` of the exception that ended the run; the
-            trace's "exception" event by default.
+            trace's "exception" event by default. The exit code is then 3, unless an error
+            names the reason.
     """
     reported = tuple(_reported(i, linked) for i, linked in enumerate(findings, start=1))
     failure = _failure(trace, error)
@@ -215,6 +216,7 @@ def _reported(number: int, linked: Linked) -> ReportedFinding:
         step=found.step,
         message=found.message,
         cause=linked.cause,
+        because=getattr(linked, "because", ""),
         symptoms=tuple(linked.symptoms),
         evidence=plain(found.evidence),
         help=found.help,
@@ -256,7 +258,8 @@ def _exit_code(
     failure: Failure | None,
     fail_on: str | Severity,
 ) -> int:
-    if failure is not None or verdict == "not-observed":
+    named = verdict == "unhealthy"
+    if verdict == "not-observed" or (failure is not None and not named):
         return 3
     if fail_on == "never":
         return 0

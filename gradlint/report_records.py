@@ -56,6 +56,8 @@ class ReportedFinding(Record):
     evidence: dict[str, Any] = Field(default_factory=dict)
     help: str = ""
     cure: CureRecord | None = None
+    because: str = ""
+    """How the cause brings this about; empty for a cause."""
 
 
 class ExplainedRecord(Record):
@@ -133,13 +135,15 @@ class ParameterRow(Record):
 
 
 class FlowRow(Record):
-    """The gradient that reaches one weight layer, as a share of that at the model's output.
+    """The gradient that reaches one weight layer: its norm, and what made it so.
 
     Of several batches the middle one speaks. `decades` are log10 factors by kind of
-    operation; they sum to log10 of `gradient`.
+    operation between the loss and this layer; `layers`, given for the earliest layer, are
+    the same by module, structural operations left out.
     """
 
     path: str
     depth: int
-    gradient: float | None = None
+    norm: float
     decades: dict[str, float] = Field(default_factory=dict)
+    layers: dict[str, float] = Field(default_factory=dict)

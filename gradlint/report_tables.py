@@ -178,6 +178,7 @@ def _flow_row(path: str, group: Sequence[Flow]) -> FlowRow:
     return FlowRow(
         path=path,
         depth=flow.site.depth,
-        gradient=flow.norm / flow.output_norm if flow.output_norm > 0 else None,
+        norm=flow.norm,
         decades=dict(flow.decades),
+        layers=dict(flow.layers),
     )
