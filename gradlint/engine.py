@@ -150,7 +150,7 @@ class Observer:
                     for metric in metrics_at(Tap.ACTIVATION_GRAD):
                         self._put(metric, site, gradient)
 
-            tensors[0].register_hook(arrived)
+            tensors[0].register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def _measure_activation(self, site: Site, tensor: Tensor) -> None:
         sample = sampled(tensor)

@@ -303,7 +303,7 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
 
     # -- what is not finite -----------------------------------------------------------
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlint.decompose import Edge
 from gradlint.hooks.graph import CapturedGraph
-from gradlint.metrics.base import dense
+from gradlint.metrics.base import l2_norm
 
 Gradients = Sequence[Tensor | None]
 
@@ -68,12 +68,12 @@ class GainRecorder:
             self._seen.add(identity)
             self._order.append(identity)
             with torch.no_grad():
-                norms = [_norm(g) for g in grad_outputs if g is not None]
+                norms = [l2_norm(g) for g in grad_outputs if g is not None]
                 if norms:
                     self._put("node", identity, identity, _together(norms))
                 for target, gradient in zip(edges, grad_inputs, strict=False):
                     if target is not None and gradient is not None:
-                        self._put("edge", identity, target, _norm(gradient))
+                        self._put("edge", identity, target, l2_norm(gradient))
 
         return record
 
@@ -92,9 +92,5 @@ class GainRecorder:
         return gains
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(dense(gradient), dtype=torch.float64)
-
-
 def _together(norms: list[Tensor]) -> Tensor:
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    return norms[0] if len(norms) == 1 else l2_norm(torch.stack(norms))

@@ -18,6 +18,6 @@ def with_lines() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Anomaly Detection has been enabled.*")
-        mode = torch.autograd.set_detect_anomaly(True, check_nan=False)  # type: ignore[no-untyped-call]
+        mode = torch.autograd.set_detect_anomaly(True, check_nan=False)
     with mode:
         yield

@@ -89,15 +89,15 @@ def parameter_facts(
         tensors[id(parameter)] = parameter
     facts: dict[str, ParameterFacts] = {}
     for key, (path, *aliases) in paths.items():
-        parameter = tensors[key]
+        tensor = tensors[key]
         module_path = path.rpartition(".")[0]
-        fan_in, fan_out = fans(parameter, model.get_submodule(module_path))
+        fan_in, fan_out = fans(tensor, model.get_submodule(module_path))
         facts[path] = ParameterFacts(
             path=path,
-            shape=tuple(parameter.shape),
-            dtype=str(parameter.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
             module=module_path,
-            requires_grad=parameter.requires_grad,
+            requires_grad=tensor.requires_grad,
             in_optimizer=None if held is None else key in held,
             aliases=tuple(aliases),
             fan_in=fan_in,

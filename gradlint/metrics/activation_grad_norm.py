@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, dense, metric
+from gradlint.metrics.base import Tap, l2_norm, metric
 
 
 @metric(Tap.ACTIVATION_GRAD, unit="loss / activation")
@@ -25,4 +24,4 @@ def activation_grad_norm(gradient: Tensor) -> Tensor:
     Source:
         Glorot & Bengio (2010), section 4.2.2: back-propagated gradients by layer.
     """
-    return torch.linalg.vector_norm(dense(gradient), dtype=torch.float64)
+    return l2_norm(gradient)

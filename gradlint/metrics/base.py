@@ -77,3 +77,16 @@ def dense(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor
+
+
+def l2_norm(tensor: Tensor) -> Tensor:
+    """Return the L2 norm over all entries, accumulated in float64: no overflow, no underflow.
+
+    Args:
+        tensor: Any shape, any dtype, dense or sparse, real or complex.
+
+    Returns:
+        Scalar, float64, on the device of `tensor`.
+    """
+    norm: Tensor = torch.linalg.vector_norm(dense(tensor), dtype=torch.float64)
+    return norm

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, dense, metric
+from gradlint.metrics.base import Tap, l2_norm, metric
 
 
 @metric(Tap.WEIGHT_GRAD, unit="loss / weight")
@@ -23,4 +22,4 @@ def gradient_norm(gradient: Tensor) -> Tensor:
         >>> gradient_norm(torch.tensor([3.0, 4.0]))
         tensor(5., dtype=torch.float64)
     """
-    return torch.linalg.vector_norm(dense(gradient), dtype=torch.float64)
+    return l2_norm(gradient)

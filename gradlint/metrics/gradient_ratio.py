@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, dense, metric
+from gradlint.metrics.base import Tap, l2_norm, metric
 
 
 @metric(Tap.WEIGHT_AND_GRAD, unit="loss / weight²")
@@ -24,6 +23,4 @@ def gradient_ratio(weight: Tensor, gradient: Tensor) -> Tensor:
         Reference [0], section 4.4.4: healthy from 1e-3 to 1e-1. Most healthy networks leave
         the band somewhere, so it is shown for every layer and judged only with more.
     """
-    return torch.linalg.vector_norm(dense(gradient), dtype=torch.float64) / (
-        torch.linalg.vector_norm(dense(weight), dtype=torch.float64)
-    )
+    return l2_norm(gradient) / l2_norm(weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric
+from gradlint.metrics.base import Tap, l2_norm, metric
 
 
 @metric(Tap.RUN, unit="loss")
@@ -33,7 +33,7 @@ def total_gradient_norm(norms: Tensor) -> Tensor:
     """
     largest = norms.amax()
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    return torch.linalg.vector_norm(norms / scale) * scale
+    return l2_norm(norms / scale) * scale
 
 
 @metric(Tap.RUN, unit="weight² / loss")

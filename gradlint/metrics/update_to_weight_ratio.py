@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, dense, metric
+from gradlint.metrics.base import Tap, dense, l2_norm, metric
 
 
 @metric(Tap.UPDATE, unit="1")
@@ -25,6 +25,4 @@ def update_to_weight_ratio(before: Tensor, after: Tensor) -> Tensor:
         CS231n notes, "Neural networks part 3": about 1e-3 is usual.
     """
     moved = dense(after).to(torch.float64) - dense(before).to(torch.float64)
-    return torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(
-        dense(before), dtype=torch.float64
-    )
+    return l2_norm(moved) / l2_norm(before)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, dense, metric
+from gradlint.metrics.base import Tap, l2_norm, metric
 
 
 @metric(Tap.WEIGHT, unit="weight")
@@ -18,4 +17,4 @@ def weight_norm(weight: Tensor) -> Tensor:
     Returns:
         Scalar, float64, on the device of `weight`.
     """
-    return torch.linalg.vector_norm(dense(weight), dtype=torch.float64)
+    return l2_norm(weight)

@@ -66,11 +66,11 @@ class _Path:
             del self.stack[self.stack.index(path) :]
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Finds the first operation with finite inputs and a result that is not."""
 
     def __init__(self, path: _Path) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path = path
         self.found: dict[str, Any] | None = None
 
