@@ -13,12 +13,12 @@ from gradlint.diagnosis.exemptions import Exemption
 from gradlint.diagnosis.judge import Judgement
 from gradlint.errors import ConfigError
 from gradlint.finding import Explained, Finding, Severity
-from gradlint.report_records import Suppressed
 from gradlint.rules import Rule, all_rules
 from gradlint.trace import Trace
 
 if TYPE_CHECKING:
     from gradlint.config import Config
+    from gradlint.report_records import Suppressed
 
 CONFIG_EXEMPTION = "per-module-ignores"
 
@@ -170,6 +170,7 @@ def _ignore(pattern: str, codes: frozenset[str]) -> Exemption:
 
 def take_suppressed(judgement: Judgement) -> tuple[Judgement, tuple[Suppressed, ...]]:
     """Return `judgement` without what the settings silence, and that."""
+    from gradlint.report_records import Suppressed
 
     def silenced(entry: Explained) -> bool:
         return entry.name == CONFIG_EXEMPTION

@@ -1,0 +1,158 @@
+"""`gradlint check`: a model judged before a GPU hour is spent on it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradlint.cli.failures import choose
+from gradlint.cli.jobs import Look, check_all, describe_all, jobs_for
+from gradlint.cli.outputs import COLORS, parse_outputs
+from gradlint.cli.settings import Overrides, print_settings, split_words
+from gradlint.errors import UsageError
+
+FAIL_ON = ("error", "warning", "note", "never")
+PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
+
+Words = list[str] | None
+
+
+def _option(*names: str, metavar: str | None, text: str, group: str, **limits: Any) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=group, **limits)
+
+
+RUN, PARTS, RULES, OUT = "Run", "Target", "Rules", "Output"
+
+
+def check(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TARGET", help="path.py, path.py:name or package.module:name."),
+    ] = None,
+    form: Annotated[
+        Words,
+        _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, concise, json …"),
+    ] = None,
+    quiet: Annotated[
+        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Findings only, no notes.")
+    ] = False,
+    verbose: Annotated[
+        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
+    ] = False,
+    color: Annotated[
+        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
+    ] = "auto",
+    select: Annotated[
+        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
+    ] = None,
+    ignore: Annotated[
+        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
+    ] = None,
+    extend_select: Annotated[
+        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
+    ] = None,
+    exit_zero: Annotated[
+        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
+    ] = False,
+    config_file: Annotated[
+        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
+    ] = None,
+    isolated: Annotated[
+        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
+    ] = False,
+    show_settings: Annotated[
+        bool, _option("--show-settings", metavar=None, group=RULES, text="Print them, and stop.")
+    ] = False,
+    inputs: Annotated[
+        Words,
+        _option("--input", metavar="SPEC", group=PARTS, text="32x3x64x64, 8x128:int64:0..1000 …"),
+    ] = None,
+    loss: Annotated[
+        str | None, _option("--loss", metavar="NAME", group=PARTS, text="The loss.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, _option("--optimizer", metavar="NAME", group=PARTS, text="The optimizer.")
+    ] = None,
+    lr: Annotated[
+        float | None, _option("--lr", metavar="RATE", group=PARTS, text="Its learning rate.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        _option("--batch-size", metavar="N", group=PARTS, text="Samples a batch.", min=1),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        _option("--steps", metavar="N", group=RUN, text="Training steps; 0: none.", min=0),
+    ] = None,
+    seed: Annotated[
+        int, _option("--seed", metavar="N", group=RUN, text="The first seed.", min=0)
+    ] = 0,
+    seeds: Annotated[
+        int | None, _option("--seeds", metavar="N", group=RUN, text="Initializations seen.", min=1)
+    ] = None,
+    device: Annotated[
+        str | None, _option("--device", metavar="NAME", group=RUN, text="cpu, cuda:0, mps …")
+    ] = None,
+    precision: Annotated[
+        str | None, _option("--precision", metavar="NAME", group=RUN, text="fp32, bf16 or fp16.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        _option("--dry-run", metavar=None, group=RUN, text="Say what was found, and stop."),
+    ] = False,
+) -> int:
+    """Judge a model: its initialization, its gradient flow, a short training.
+
+    TARGET is imported, which runs it. What is not found in it is made up, and said so.
+    """
+    outputs = parse_outputs(form or ())
+    choose("--color", color, COLORS)
+    if fail_on is not None:
+        choose("--fail-on", fail_on, FAIL_ON)
+    if precision is not None:
+        choose("--precision", precision, PRECISIONS)
+    if device is not None:
+        _check_device(device)
+    if lr is not None and not 0 < lr < float("inf"):
+        raise UsageError(f"--lr: expected a number above 0, got {lr}")
+
+    overrides = Overrides(
+        file=config_file,
+        isolated=isolated,
+        select=None if select is None else split_words(select),
+        ignore=split_words(ignore),
+        extend_select=split_words(extend_select),
+        fail_on="never" if exit_zero else fail_on,
+        notes=not quiet,
+    )
+    if show_settings:
+        return print_settings(targets or (), overrides)
+    options = {
+        "inputs": tuple(inputs or ()),
+        "loss": loss,
+        "optimizer": optimizer,
+        "lr": lr,
+        "batch_size": batch_size,
+        "steps": steps,
+        "seed": seed,
+        "seeds": seeds,
+        "device": device,
+        "precision": None if precision == "fp32" else precision,
+    }
+    jobs = jobs_for(targets or (), overrides, options)
+    look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
+    return describe_all(jobs, look) if dry_run else check_all(jobs, look)
+
+
+def _check_device(device: str) -> None:
+    if re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", device) is None:
+        choose("--device", device, DEVICES)
+        raise UsageError(f"--device: expected a number for N in {device!r}")

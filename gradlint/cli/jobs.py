@@ -1,0 +1,174 @@
+"""The targets of one `gradlint check`, run one after another, and what becomes of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gradlint.cli.failures import say, sentence
+from gradlint.cli.outputs import Output, options_for, progress_bar, stdout_for_reports, write
+from gradlint.cli.settings import Overrides, settings_for
+from gradlint.errors import UsageError
+from gradlint.reporters import MACHINE_FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gradlint.config import Config
+    from gradlint.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where reports go, and how much they say."""
+
+    outputs: tuple[Output, ...]
+    color: str = "auto"
+    quiet: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One target, with all it is checked with."""
+
+    target: str
+    config: Config
+    options: Mapping[str, Any]
+
+
+def jobs_for(
+    targets: Sequence[str], overrides: Overrides, options: Mapping[str, Any]
+) -> tuple[Job, ...]:
+    """Return a job for each target; the settings' own target where none is given.
+
+    Raises:
+        UsageError: If there is no target at all, or a setting is unknown.
+    """
+    if targets:
+        return tuple(
+            _job(target, settings_for(target, overrides)[0], options) for target in targets
+        )
+    config, _ = settings_for(None, overrides)
+    if config.target.path is None:
+        raise UsageError("expected a TARGET: gradlint check model.py")
+    return (_job(config.target.path, config, options),)
+
+
+def _job(target: str, config: Config, options: Mapping[str, Any]) -> Job:
+    given = config.target
+    named = {
+        "inputs": given.input,
+        "loss": given.loss,
+        "optimizer": given.optimizer,
+        "lr": given.lr,
+        "batch_size": given.batch_size,
+    }
+    chosen = {
+        key: named[key] if key in named and not value else value for key, value in options.items()
+    }
+    if given.model is not None and target.endswith(".py"):
+        target = f"{target}:{given.model}"
+    return Job(target, config, {key: v for key, v in chosen.items() if v is not None})
+
+
+def check_all(jobs: Sequence[Job], look: Look) -> int:
+    """Check each target, write the reports; return the worst exit code."""
+    reports: list[Report] = []
+    started: list[Report] = []
+    with _running(look) as progress:
+        for job in jobs:
+            try:
+                from gradlint.session import check_target
+
+                with _own_arguments(job.target):
+                    report = check_target(
+                        job.target, config=job.config, progress=progress, **job.options
+                    )
+                started.append(report)
+            except (Exception, SystemExit) as error:
+                report = _failed(job, error, look, several=len(jobs) > 1)
+            reports.append(report)
+    options = options_for(sys.stdout, look.color, verbose=look.verbose, quiet=look.quiet)
+    for output in look.outputs:
+        chosen = reports if output.name in MACHINE_FORMATS else started
+        if chosen:
+            write(chosen, output, options)
+    return max(report.exit_code for report in reports)
+
+
+def _failed(job: Job, error: BaseException, look: Look, *, several: bool) -> Report:
+    """Say what went wrong, and return a report that says the same."""
+    from gradlint.report import failed_report
+
+    text, code = _told(job, error, look, several=several)
+    return failed_report(text, type(error).__name__, code, {"path": job.target})
+
+
+def _told(job: Job, error: BaseException, look: Look, *, several: bool) -> tuple[str, int]:
+    if look.verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    text, code = sentence(error)
+    say(f"{job.target}: {text}" if several and job.target not in text else text)
+    return text, code
+
+
+def describe_all(jobs: Sequence[Job], look: Look) -> int:
+    """Print what was found of each target and what would be assumed; return the exit code."""
+    descriptions: list[tuple[str, Mapping[str, Any]]] = []
+    codes = [0]
+    with _running(look) as progress:
+        for job in jobs:
+            try:
+                from gradlint.session import describe_target
+
+                with _own_arguments(job.target):
+                    found = describe_target(
+                        job.target, config=job.config, progress=progress, **job.options
+                    )
+                descriptions.append((job.target, found))
+            except (Exception, SystemExit) as error:
+                codes.append(_told(job, error, look, several=len(jobs) > 1)[1])
+    if look.outputs[0].name in MACHINE_FORMATS:
+        from gradlint.report_json import encode, plain
+
+        data = [encode(plain(found)) for _, found in descriptions]
+        sys.stdout.write(json.dumps(data[0] if len(jobs) == 1 and data else data, indent=2) + "\n")
+    else:
+        sys.stdout.write("\n".join(_listing(target, found) for target, found in descriptions))
+    return max(codes)
+
+
+def _listing(target: str, found: Mapping[str, Any]) -> str:
+    rows: dict[str, Any] = {"target": target}
+    for key, value in found.items():
+        if key == "assumed" and isinstance(value, Mapping):
+            rows |= {f"assumed {name}": what for name, what in value.items()}
+        elif value not in (None, "", (), {}):
+            rows[key] = value
+    wide = max(len(key) for key in rows)
+    return "".join(f"{key:<{wide}}  {value}\n" for key, value in rows.items())
+
+
+@contextmanager
+def _running(look: Look) -> Iterator[Callable[[str, float], None] | None]:
+    with stdout_for_reports(), progress_bar(not look.quiet) as progress:
+        if progress is not None:
+            progress("loading torch", 0.0)
+        yield progress
+
+
+@contextmanager
+def _own_arguments(target: str) -> Iterator[None]:
+    """Hide gradlint's arguments from a target that parses its own when it is imported."""
+    arguments = sys.argv
+    sys.argv = [target.partition(":")[0]]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
