@@ -123,9 +123,14 @@ def capture(
     packed: set[int] = set()
     for node in nodes:
         if node.name() == _ACCUMULATE:
-            reads[node] = (
-                (parameters[id(node.variable)],) if id(node.variable) in parameters else ()
-            )
+            path = parameters.get(id(node.variable))
+            if path is not None:
+                reads[node] = (path,)
+                continue
+            ids[node] = len(operations)
+            captured.nodes[ids[node]] = node
+            captured.edges[ids[node]] = []
+            operations.append(_leaf(ids[node], node))
             continue
         number = _number(node)
         owner = owners.get(number) if number is not None else None
@@ -144,6 +149,11 @@ def capture(
     captured.packed = frozenset(packed)
     captured.graph = Graph(tuple(_finish(operations, captured, modules, calls)))
     return captured
+
+
+def _leaf(identity: int, node: Node) -> Operation:
+    """Return the operation of a tensor that needs a gradient and is no parameter of the model."""
+    return Operation(id=identity, kind="input", name="input", shape=tuple(node.variable.shape))
 
 
 def _operation(
