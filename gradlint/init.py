@@ -52,7 +52,7 @@ def graph_of(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
         args, kwargs = tree_map(_differentiable, (args, kwargs))
         model(*args, **kwargs)
         tensors = [t for _, t in named_tensors(recorder.output, "output") if t.requires_grad]
-        if not tensors:
+        if not tensors or not any(p.requires_grad for p in model.parameters()):
             raise UsageError(
                 "expected an output that depends on trainable parameters, got none; call "
                 "requires_grad_() on the layers to initialize"
