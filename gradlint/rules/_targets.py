@@ -1,0 +1,123 @@
+"""What is wrong with the targets of one loss, told from shapes, dtypes and ranges."""
+
+from __future__ import annotations
+
+from math import prod
+
+from gradlint.finding import Severity
+from gradlint.trace import LossFacts, TensorFacts
+
+Fault = tuple[str, str, Severity]
+"""Message, help, severity."""
+
+Shape = tuple[int, ...]
+
+
+def not_indices(seen: LossFacts, target: TensorFacts, output: TensorFacts) -> Fault | None:
+    """Say why the targets of a loss that raised are no class indices."""
+    expected = output.shape[:1] + output.shape[2:] if len(output.shape) > 1 else ()
+    if target.integral:
+        if target.shape == output.shape and len(output.shape) > 1:
+            return (
+                f"the targets are whole numbers of the output's shape {output.shape} (one-hot); "
+                f"{seen.kind} wants class indices of shape {expected}",
+                "Pass class indices: targets.argmax(dim=1).",
+                Severity.ERROR,
+            )
+        if target.shape != expected and prod(target.shape) == prod(expected):
+            return (
+                f"the targets have shape {target.shape}, {seen.kind} wants {expected}",
+                f"Reshape the targets to {expected}.",
+                Severity.ERROR,
+            )
+        return None
+    if seen.kind == "nll" or target.shape == expected:
+        return (
+            f"the targets are {target.dtype} of shape {target.shape}; {seen.kind} wants class "
+            f"indices, int64 of shape {expected}",
+            "Pass class indices: targets.long(), or argmax of one-hot rows.",
+            Severity.ERROR,
+        )
+    return None
+
+
+def class_labels(seen: LossFacts, target: TensorFacts, output: TensorFacts) -> Fault | None:
+    """Say why labels, or rows of probabilities, are outside what the loss takes."""
+    classes = seen.classes or 0
+    if target.integral:
+        return _labels(seen, target, classes)
+    if target.shape != output.shape:
+        return None
+    total = target.mean * classes
+    if target.minimum < -1e-3 or total > 1.05:
+        return (
+            f"rows of targets sum to {total:.2g} on average (smallest entry "
+            f"{target.minimum:.2g}): cross-entropy takes them for probabilities",
+            "Make each row sum to 1; for several labels at once use BCEWithLogitsLoss.",
+            Severity.WARNING,
+        )
+    return None
+
+
+def _labels(seen: LossFacts, target: TensorFacts, classes: int) -> Fault | None:
+    ignored = -100 if seen.ignore_index is None else seen.ignore_index
+    low, high = target.minimum, target.maximum
+    below = low < 0 and low != ignored
+    above = high >= classes and high != ignored
+    if not (below or above) or (different_labels(seen) or 0) > classes:  # that is GL604's to say
+        return None
+    return (
+        f"class labels run from {low:.0f} to {high:.0f}, {classes} outputs allow 0…{classes - 1}",
+        "Number the classes from 0, or set ignore_index to the label that is to be left out.",
+        Severity.ERROR,
+    )
+
+
+def binary(target: TensorFacts) -> Fault | None:
+    """Say why targets are none of binary cross-entropy."""
+    low, high = target.minimum, target.maximum
+    excess = max(-low, high - 1)
+    if excess <= 1e-6:
+        return None
+    return (
+        f"binary targets run from {low:.2g} to {high:.2g}, binary cross-entropy wants 0…1",
+        "Map the targets to 0…1.",
+        Severity.ERROR if excess > 0.5 else Severity.WARNING,
+    )
+
+
+def broadcasts(output: Shape, target: Shape) -> Fault:
+    """Say that the difference of two shapes is a table of all pairs."""
+    return (
+        f"output {output} and targets {target} broadcast to {outer(output, target)}: every "
+        "output is compared with every target",
+        "Give both the same shape: outputs.squeeze(-1), or targets.unsqueeze(-1).",
+        Severity.ERROR,
+    )
+
+
+def outer(first: Shape, second: Shape) -> Shape | None:
+    """Return the shape both broadcast to, if it is larger than either; else None."""
+    rank = max(len(first), len(second))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in (first, second)]
+    result: list[int] = []
+    for a, b in zip(*padded, strict=True):
+        if a != b and 1 not in (a, b):
+            return None
+        result.append(max(a, b))
+    larger = prod(result) > max(prod(first), prod(second))
+    return tuple(result) if larger else None
+
+
+def different_labels(seen: LossFacts) -> int | None:
+    """Return how many different class labels the targets hold, those ignored left out.
+
+    None where the targets are not class labels.
+    """
+    target, output = seen.target, seen.output
+    if target is None or not target.integral or not target.unique:
+        return None
+    if output is not None and len(target.shape) >= len(output.shape) > 1:
+        return None
+    ignored = -100 if seen.ignore_index is None else seen.ignore_index
+    return target.unique - int(target.minimum <= ignored <= target.maximum)

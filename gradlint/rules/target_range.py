@@ -1,0 +1,151 @@
+"""Targets that are not what the loss takes them for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._losses import BINARY, CLASSIFICATION, REGRESSION, loss_groups, place, refused
+from gradlint.rules._targets import (
+    Fault,
+    binary,
+    broadcasts,
+    class_labels,
+    different_labels,
+    not_indices,
+    outer,
+)
+from gradlint.rules.base import Rule
+from gradlint.trace import LossFacts, Trace
+
+
+@dataclass(frozen=True)
+class TargetRange(Rule):
+    """Targets outside the loss's range, or of a shape it does not mean.
+
+    ## What it does
+    Compares each loss's targets with its output: class labels with 0…K−1 (`ignore_index` left
+    out), their shape and dtype with what cross-entropy and NLL want (class indices or rows of
+    probabilities, not one-hot integers), the targets of binary cross-entropy with 0…1, and the
+    shapes of a difference: (N, 1) against (N) broadcasts to (N, N).
+
+    ## Why is this bad?
+    A label out of range raises, or on a GPU kills the process. A target of the wrong shape
+    often does not raise at all: the (N, N) table of differences trains every output toward
+    the mean of all targets.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(64, 8)
+    batch = (x, x.sum(dim=1))
+    loss_fn = lambda outputs, targets: ((outputs - targets) ** 2).mean()
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(64, 8)
+    batch = (x, x.sum(dim=1))
+    loss_fn = lambda outputs, targets: ((outputs.squeeze(1) - targets) ** 2).mean()
+    ```
+
+    ## When it is wrong
+    Pairwise losses (ranking, quantile, contrastive) broadcast on purpose, with an axis put in
+    by hand: only the model's output as it is counts here. Binary targets outside 0…1 under
+    ``reduction="none"`` mark entries that are left out later. Rows of targets that do not sum
+    to 1 are a warning: weighted targets look so.
+
+    ## References
+    - PyTorch documentation of `CrossEntropyLoss`, `BCELoss`, "Broadcasting semantics"
+    - Tolerance for rows of probabilities: 5 %, our choice, to pass rounding in half precision
+    """
+
+    code: ClassVar = "GL605"
+    name: ClassVar = "target-range"
+    severity: ClassVar = Severity.ERROR
+    help: ClassVar = "Give the targets the values and the shape that the loss documents."
+    stage: ClassVar = Stage.DATA
+    exact: ClassVar = True
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each loss whose targets do not fit."""
+        found = False
+        for group in loss_groups(trace):
+            for seen in group:
+                fault = self._fault(seen)
+                if fault is not None:
+                    found = True
+                    yield self._finding(trace, place(trace, seen), fault, seen)
+                    break
+        broadcast = None if found else self._broadcast(trace)
+        if broadcast is not None:
+            yield broadcast
+        elif not found:
+            yield from self._raised(trace)
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where the targets are not the user's, or none were seen."""
+        if trace.facts.synthesized:
+            return "the batch was made up: its targets say nothing"
+        seen = trace.facts.losses or trace.facts.targets or trace.events("exception")
+        return None if seen else "no targets were seen"
+
+    def _finding(self, trace: Trace, module: str | None, fault: Fault, seen: LossFacts) -> Finding:
+        message, advice, severity = fault
+        evidence: dict[str, object] = {"loss": seen.kind, "classes": seen.classes}
+        if seen.target is not None:
+            evidence["target_minimum"] = seen.target.minimum
+            evidence["target_maximum"] = seen.target.maximum
+            evidence["target_shape"] = list(seen.target.shape)
+        return self.finding(
+            module, message, trace=trace, help=advice, severity=severity, evidence=evidence
+        )
+
+    def _fault(self, seen: LossFacts) -> Fault | None:
+        if seen.target is None or seen.output is None or prod(seen.target.shape) == 0:
+            return None
+        if seen.kind in CLASSIFICATION and (seen.classes or 0) > 1:
+            accepted = seen.operation is not None  # torch took dtype and shape
+            fault = None if accepted else not_indices(seen, seen.target, seen.output)
+            return fault or class_labels(seen, seen.target, seen.output)
+        if seen.kind in BINARY and seen.reduction != "none":
+            return binary(seen.target)
+        if seen.kind in REGRESSION and seen.operation is None:
+            shapes = seen.output.shape, seen.target.shape
+            return broadcasts(*shapes) if outer(*shapes) else None
+        return None
+
+    def _broadcast(self, trace: Trace) -> Finding | None:
+        """Find a difference written by hand, or in a loss function, that became an outer one."""
+        graph = trace.graph
+        for op in graph:
+            if op.kind not in ("sub", "shift", "expand") or not op.in_loss or len(op.inputs) != 1:
+                continue
+            output = graph.by_id[op.inputs[0]]
+            if output.in_loss or not output.shape:
+                continue
+            for target in trace.facts.targets:
+                if outer(output.shape, target.shape) == op.shape:
+                    fault = broadcasts(output.shape, target.shape)
+                    seen = LossFacts("other", target=target)
+                    return self._finding(trace, output.module, fault, seen)
+        return None
+
+    def _raised(self, trace: Trace) -> Iterator[Finding]:
+        """Find what torch itself said of the targets, in a loss function that raised."""
+        said = refused(trace)
+        if said is not None and said[0] in CLASSIFICATION and not self._too_few(trace):
+            yield self.finding(None, f"the loss raised on its targets: {said[1]}", trace=trace)
+
+    def _too_few(self, trace: Trace) -> bool:
+        """Whether there are more labels than outputs, which is GL604's to say."""
+        return any(
+            (different_labels(seen) or 0) > (seen.classes or math.inf)
+            for group in loss_groups(trace)
+            for seen in group
+        )
