@@ -1,0 +1,170 @@
+"""Inputs far from zero mean and unit scale."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.graph import NORMALIZATIONS, SHAPES, Operation
+from gradlint.rules.base import Rule
+from gradlint.trace import TensorFacts, Trace
+
+
+@dataclass(frozen=True)
+class UnnormalizedInput(Rule):
+    """Inputs on a scale that the first layer's weights were not made for.
+
+    ## What it does
+    Looks at the floating inputs that reach a first linear layer or convolution as they are
+    (its measured output has the size that its weights give that input): a warning where
+    their root mean square is above `warning_scale` or below `smallest_scale`, or where one
+    feature's is above `warning_scale` and `feature_spread` times that of the median feature;
+    an error above `error_scale` where no normalization follows in the whole network.
+
+    ## Why is this bad?
+    Weight gradients are proportional to the input: pixels of 0…255 make the first layer's
+    gradients hundreds of times larger than initialization and learning rate expect, and one
+    large feature makes the loss a narrow valley.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 3))
+    batch = (torch.rand(64, 20) * 255, torch.randint(0, 3, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 3))
+    batch = ((torch.rand(64, 20) - 0.5) / 0.29, torch.randint(0, 3, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    ## When it is wrong
+    Integer inputs, embeddings and inputs that the model scales itself are not meant. A
+    normalization right behind the first layer takes the scale out again: then, and where the
+    weights were trained before, it is a note.
+
+    ## References
+    - LeCun, Bottou, Orr & Müller (1998), "Efficient BackProp", section 4.3
+    - Reference [1], "Data normalization"
+    - The limits are our choice: raw Iris (rms 4.0) and 8×8 digits in 0…16 (rms 7.8) train
+      well with torch's defaults and lie below, 8-bit images (rms 85…150) and raw Wine
+      (rms 220) lie above
+    """
+
+    code: ClassVar = "GL606"
+    name: ClassVar = "unnormalized-input"
+    severity: ClassVar = Severity.WARNING
+    help: ClassVar = (
+        "Subtract each feature's mean and divide by its standard deviation (images: / 255, "
+        "then Normalize)."
+    )
+    stage: ClassVar = Stage.DATA
+
+    warning_scale: float = 10.0
+    error_scale: float = 50.0
+    smallest_scale: float = 1e-3
+    feature_spread: float = 100.0
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each input on the wrong scale."""
+        for tensor in trace.facts.inputs:
+            if not tensor.floating or tensor.non_finite or not tensor.shape:
+                continue
+            found = self._judge(trace, tensor)
+            if found is not None:
+                yield found
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where the inputs are not the user's, or hold no real numbers."""
+        if trace.facts.synthesized:
+            return "the batch was made up: its inputs say nothing"
+        if not any(tensor.floating for tensor in trace.facts.inputs):
+            return "no floating input was seen"
+        return None
+
+    def _judge(self, trace: Trace, tensor: TensorFacts) -> Finding | None:
+        scale = math.hypot(tensor.mean, tensor.std)
+        spread = self._spread(tensor)
+        large, uneven = scale > self.warning_scale, spread > self.feature_spread
+        small = 0 < scale < self.smallest_scale
+        if not (large or uneven or small):
+            return None
+        layer = _first_layer(trace, scale)
+        if layer is None:
+            return None
+        if small and not large and scale * math.sqrt(_fan_in(trace, layer)) > 0.1:
+            return None
+        severity = Severity.WARNING
+        if trace.facts.pretrained or _normalized(trace, layer):
+            severity = Severity.NOTE
+        elif scale > self.error_scale and not _normalizes(trace):
+            severity = Severity.ERROR
+        limit = self.smallest_scale if small else self.warning_scale
+        message = (
+            f"{tensor.name} reaches {layer.module or 'the first layer'} with values from "
+            f"{tensor.minimum:.2g} to {tensor.maximum:.2g}: root mean square {scale:.2g} "
+            f"(limit {limit:.2g})"
+        )
+        if uneven and not small:
+            message += f", one feature {spread:.2g} times the median feature"
+        return self.finding(
+            layer.module,
+            message,
+            trace=trace,
+            severity=severity,
+            evidence={
+                "scale": scale,
+                "mean": tensor.mean,
+                "std": tensor.std,
+                "spread": spread,
+                "limit": limit,
+            },
+        )
+
+    def _spread(self, tensor: TensorFacts) -> float:
+        """Largest feature against the median feature; 1 where none is large in itself."""
+        pairs = zip(tensor.channel_means, tensor.channel_stds, strict=False)
+        scales = [math.hypot(mean, std) for mean, std in pairs]
+        if len(scales) < 2 or max(scales) <= self.warning_scale:
+            return 1.0
+        middle = statistics.median(scales)
+        return max(scales) / middle if middle > 0 else 1.0
+
+
+def _first_layer(trace: Trace, scale: float) -> Operation | None:
+    """Return a first layer whose output has the size its weights give an input of `scale`."""
+    for op in trace.weight_layers():
+        if op.kind == "rnn" or op.inputs or not op.module:
+            continue
+        weights = [p for p in op.parameters if len(trace.parameters[p].shape) >= 2]
+        biases = [p for p in op.parameters if len(trace.parameters[p].shape) == 1]
+        seen = trace.of("activation_rms").at(op.module).initial
+        weight = trace.of("weight_rms").at(weights[0]).initial if weights else None
+        if not seen.values or weight is None or not weight.values:
+            continue
+        bias = trace.of("weight_rms").at(biases[0]).initial.first if biases else 0.0
+        fan_in = trace.parameters[weights[0]].fan_in
+        expected = math.hypot(weight.first * math.sqrt(fan_in) * scale, bias)
+        if expected > 0 and 0.3 <= seen.median / expected <= 3:
+            return op
+    return None
+
+
+def _fan_in(trace: Trace, layer: Operation) -> int:
+    return max((trace.parameters[p].fan_in for p in layer.parameters), default=0)
+
+
+def _normalized(trace: Trace, layer: Operation) -> bool:
+    """Whether every road from the first layer leads into a normalization at once."""
+    following = trace.graph.ahead(layer, lambda o: o.kind in SHAPES or o.kind == "parameter_add")
+    return bool(following) and all(op.kind in NORMALIZATIONS for op in following)
+
+
+def _normalizes(trace: Trace) -> bool:
+    return any(op.kind in NORMALIZATIONS and not op.in_loss for op in trace.graph)
