@@ -1,0 +1,69 @@
+"""A loss that no parameter leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class DetachedLoss(Rule):
+    """A loss that is not connected to any parameter.
+
+    ## What it does
+    Says so when the loss has no `grad_fn`: backward raises, or reaches nothing.
+
+    ## Why is this bad?
+    Nothing is learned. Somewhere between parameters and loss stands a `detach`, `no_grad`,
+    `.item()`, `.data`, a NumPy round trip, an `argmax` or another function without a
+    derivative, or every parameter is frozen.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = lambda outputs, targets: F.cross_entropy(outputs.detach(), targets)
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = lambda outputs, targets: F.cross_entropy(outputs, targets)
+    ```
+
+    ## When it is wrong
+    Never in training; a script that only evaluates has no loss to watch.
+
+    ## References
+    - PyTorch notes, "Autograd mechanics", section "Locally disabling gradient computation"
+    """
+
+    code: ClassVar = "GL708"
+    name: ClassVar = "detached-loss"
+    severity: ClassVar = Severity.ERROR
+    help: ClassVar = (
+        "Compute the loss from the model's own output: no detach(), no_grad, .item(), .numpy() "
+        "or argmax in between."
+    )
+    stage: ClassVar = Stage.WIRING
+    exact: ClassVar = True
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding if the loss was detached."""
+        events = trace.events("detached-loss")
+        if events:
+            steps = len({event.step for event in events})
+            noun = "step" if steps == 1 else "steps"
+            yield self.finding(
+                "",
+                f"the loss has no gradient function in {steps} {noun}: no parameter leads to it",
+                trace=trace,
+                step=events[0].step,
+                evidence={"steps": steps},
+            )

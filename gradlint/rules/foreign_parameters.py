@@ -1,0 +1,86 @@
+"""An optimizer of somebody else's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class ForeignParameters(Rule):
+    """An optimizer that holds parameters which are not the model's.
+
+    ## What it does
+    Counts the optimizer's parameters that the model does not have. It is an error where the
+    optimizer holds none of the model's, or where the model has trainable ones that the
+    optimizer lacks: they were replaced after it was built.
+
+    ## Why is this bad?
+    The optimizer updates tensors that no forward pass reads; the model's own never move.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ```
+
+    ## When it is wrong
+    A loss may have parameters of its own (a temperature, class centers, weights of tasks),
+    and one optimizer may serve several models: beside all of the model's own parameters
+    foreign ones are a note, and beside the trained part of a pretrained network a warning.
+
+    ## References
+    - PyTorch documentation, `torch.optim`, section "Constructing it"
+    """
+
+    code: ClassVar = "GL703"
+    name: ClassVar = "foreign-parameters"
+    severity: ClassVar = Severity.ERROR
+    help: ClassVar = "Build the optimizer after the model's last layer is made, loaded and moved."
+    stage: ClassVar = Stage.WIRING
+    exact: ClassVar = True
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding if the optimizer holds parameters that are not the model's."""
+        optimizer = given(trace)
+        if optimizer is None or optimizer.foreign == 0:
+            return
+        trainable = [p for p in trace.parameters.values() if p.requires_grad]
+        held = sum(bool(p.in_optimizer) for p in trace.parameters.values())
+        lacking = sum(p.in_optimizer is False for p in trainable)
+        noun = "parameter" if optimizer.foreign == 1 else "parameters"
+        text = f"the optimizer holds {optimizer.foreign} {noun} that the model does not have"
+        if held == 0:
+            text += " and none of its own"
+        elif lacking:
+            text += f" and lacks {lacking} of its trainable ones"
+        yield self.finding(
+            "",
+            text,
+            trace=trace,
+            severity=_severity(held, lacking, pretrained=trace.facts.pretrained),
+            evidence={"foreign": optimizer.foreign, "held": held, "lacking": lacking},
+        )
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where no optimizer was seen."""
+        return NOT_GIVEN if given(trace) is None else None
+
+
+def _severity(held: int, lacking: int, *, pretrained: bool) -> Severity:
+    if not lacking:
+        return Severity.NOTE
+    return Severity.WARNING if held and pretrained else Severity.ERROR

@@ -1,0 +1,142 @@
+"""Weights that are kept as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._optimizer import given, is_copy, topmost
+from gradlint.rules.base import Rule
+from gradlint.trace import ParameterFacts, Trace
+
+_GAINS = (1 / math.sqrt(3), 1.0, math.sqrt(2))
+"""Torch's default for Linear and Conv, LeCun's, Kaiming's; Xavier's depends on the shape."""
+
+
+@dataclass(frozen=True)
+class FrozenParameters(Rule):
+    """Parameters with ``requires_grad=False``.
+
+    ## What it does
+    Notes which modules are frozen. It is an error where nothing is left to train, where the
+    optimizer holds frozen parameters only, and where frozen linear and convolution weights
+    make up more than `max_share` of the model and have the spread of a fresh initialization
+    (within `tolerance`), not of loaded weights.
+
+    ## Why is this bad?
+    A frozen random layer is a random projection: what it throws away no later layer gets
+    back. The usual reason is weights that were meant to be loaded.
+
+    ## Example
+    ```python
+    model = nn.Sequential(
+        nn.Linear(16, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 5)
+    )
+    model[0].requires_grad_(False)
+    model[2].requires_grad_(False)
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(
+        nn.Linear(16, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 5)
+    )
+    ```
+
+    ## When it is wrong
+    Random features (reservoirs, random Fourier features, random network distillation) are
+    frozen and fresh by design; a frozen copy of a part that learns (a target) is a note.
+
+    ## References
+    - Yosinski et al. (2014), "How transferable are features in deep neural networks?", figure
+      2: frozen random lower layers against frozen trained ones
+    - The tolerance is our choice: the spread of n fresh weights is known to about 1 / √(2n)
+    """
+
+    code: ClassVar = "GL712"
+    name: ClassVar = "frozen-parameters"
+    severity: ClassVar = Severity.NOTE
+    help: ClassVar = "Unfreeze with requires_grad_(True), or load the weights that are to be kept."
+    stage: ClassVar = Stage.WIRING
+
+    max_share: float = 0.5
+    tolerance: float = 0.05
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each topmost frozen module; one for the model if it is an error."""
+        parameters = list(trace.parameters.values())
+        frozen = [p for p in parameters if not p.requires_grad]
+        if not frozen:
+            return
+        learning = [p for p in parameters if p.requires_grad]
+        held = [p for p in parameters if p.in_optimizer] if given(trace) else []
+        if not learning:
+            yield self._error(
+                trace, f"all {len(frozen)} parameters of the model are frozen", frozen
+            )
+            return
+        if held and not any(p.requires_grad for p in held):
+            text = f"all {len(held)} parameters that the optimizer holds are frozen"
+            yield self._error(trace, text, held)
+            return
+        groups = topmost(frozen, learning)
+        random = [
+            p
+            for path, group in groups.items()
+            if not trace.facts.pretrained and not is_copy(path, group, learning)
+            for p in group
+            if self._fresh(trace, p)
+        ]
+        share = sum(p.numel for p in random) / max(1, sum(p.numel for p in parameters))
+        if share > self.max_share:
+            yield self._error(
+                trace,
+                f"frozen weights with the spread of a fresh initialization are {share:.0%} of the "
+                f"model (limit {self.max_share:.0%})",
+                random,
+                share=share,
+            )
+            return
+        for path, group in groups.items():
+            noun = "parameter is" if len(group) == 1 else "parameters are"
+            yield self.finding(
+                path,
+                f"{len(group)} {noun} frozen in {path or 'the model'}",
+                trace=trace,
+                evidence={"parameters": len(group), "entries": sum(p.numel for p in group)},
+            )
+
+    def _error(
+        self,
+        trace: Trace,
+        message: str,
+        group: Sequence[ParameterFacts],
+        share: float | None = None,
+    ) -> Finding:
+        places = tuple(dict.fromkeys(p.module for p in group))
+        return self.finding(
+            places[0],
+            message,
+            trace=trace,
+            modules=places,
+            severity=Severity.ERROR,
+            exact=share is None,
+            evidence={"parameters": len(group), "share": share},
+        )
+
+    def _fresh(self, trace: Trace, parameter: ParameterFacts) -> bool:
+        """Whether a weight of a linear layer or convolution has the spread of a usual recipe."""
+        kind = trace.module_kind(parameter.module)
+        if len(parameter.shape) < 2 or parameter.numel < 256 or "Embedding" in kind:
+            return False
+        gain = trace.of("init_gain").at(parameter.path).initial.first
+        fans = parameter.fan_in, parameter.fan_out
+        xavier = math.sqrt(2 * fans[0] / sum(fans)) if all(fans) else 1.0
+        mean = trace.of("weight_mean").at(parameter.path).initial.first
+        spread = trace.of("weight_std").at(parameter.path).initial.first
+        centered = abs(mean) < 5 * spread / math.sqrt(min(parameter.numel, 4096))
+        near = any(abs(gain / usual - 1) < self.tolerance for usual in (*_GAINS, xavier))
+        return near and centered

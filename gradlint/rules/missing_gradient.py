@@ -1,0 +1,221 @@
+"""Trainable parameters that backward does not reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._optimizer import is_copy, topmost
+from gradlint.rules.base import Rule
+from gradlint.trace import ModuleFacts, ParameterFacts, Trace
+
+_LIKELY, _PROVEN = 1, 2
+
+
+@dataclass(frozen=True)
+class MissingGradient(Rule):
+    """Trainable parameters without a gradient after backward.
+
+    ## What it does
+    Names trainable parameters whose `.grad` is None although backward ran. It is an error
+    where a whole module ran, its output has the size of what the next module reads, and
+    nothing in front of that next module learns: the cut is between the two. It is a warning
+    where the module's output is added in as a constant. All else (unused heads, poolers,
+    idle experts) is a note.
+
+    ## Why is this bad?
+    These weights never change. In front of a `detach` or `no_grad` the model trains a small
+    head on random features, and the loss falls just enough to hide it.
+
+    ## Example
+    ```python
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32))
+            self.head = nn.Linear(32, 5)
+
+        def forward(self, x):
+            return self.head(self.encoder(x).detach())
+
+    model = Net()
+    ```
+
+    Use instead:
+    ```python
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32))
+            self.head = nn.Linear(32, 5)
+
+        def forward(self, x):
+            return self.head(self.encoder(x))
+
+    model = Net()
+    ```
+
+    ## When it is wrong
+    Teachers and target networks run without gradient: a copy of a part that learns is a note.
+    So is an encoder whose weights were loaded (features of a pretrained network), and one
+    that the optimizer was not given.
+
+    ## References
+    - PyTorch notes, "Autograd mechanics"; the gradient of what backward does not reach is None
+    """
+
+    code: ClassVar = "GL701"
+    name: ClassVar = "missing-gradient"
+    severity: ClassVar = Severity.ERROR
+    help: ClassVar = (
+        "Remove the detach() or no_grad behind it; if it is meant to stay as it is, freeze it "
+        "with requires_grad_(False)."
+    )
+    stage: ClassVar = Stage.WIRING
+    exact: ClassVar = True
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each topmost module without gradients, or parameter."""
+        trainable = [p for p in trace.parameters.values() if p.requires_grad]
+        lost = [p for p in trainable if _lost(p)]
+        learning = [p for p in trainable if p.gradient != "missing"]
+        if not lost or trace.events("detached-loss"):
+            return
+        if not learning:
+            yield self.finding(
+                "",
+                f"none of {len(lost)} trainable parameters received a gradient",
+                trace=trace,
+                evidence={"parameters": len(lost)},
+            )
+            return
+        reader = _first_learner(trace, learning)
+        groups = topmost(lost, [p for p in trainable if not _lost(p)])
+        upstream = {
+            path
+            for path, group in groups.items()
+            if reader is not None
+            and _runs_whole(trace, path)
+            and trace.modules[path].depth < reader.depth
+            and not is_copy(path, group, learning)
+        }
+        certain = [_feeds(trace, p, reader, upstream) for p in upstream] if reader else []
+        for path, group in groups.items():
+            found = self._judge(trace, path, group, learning)
+            if reader is not None and path in upstream and any(certain):
+                found = self._cut(trace, found, reader, max(certain))
+            yield found
+
+    def _judge(
+        self,
+        trace: Trace,
+        path: str,
+        group: Sequence[ParameterFacts],
+        learning: Sequence[ParameterFacts],
+    ) -> Finding:
+        facts = trace.modules.get(path)
+        severity, because = Severity.NOTE, "nothing that leads to the loss uses them"
+        if facts is not None and facts.calls == 0 and facts.parameters:
+            because = "the module was not called"
+        elif is_copy(path, group, learning):
+            because = "it runs without gradient, as a copy of a part that learns"
+        elif _runs_whole(trace, path) and _added_as_constant(trace, trace.modules[path]):
+            severity = Severity.WARNING
+            because = "its output is added in as a constant"
+        count = len(group)
+        idle = severity is Severity.NOTE
+        return self.finding(
+            path,
+            f"{_lost_text(path, count)}: {because}",
+            trace=trace,
+            severity=severity,
+            parameter=group[0].path if count == 1 else None,
+            help="Use it, or leave its parameters out of the optimizer." if idle else self.help,
+            evidence={"parameters": count, "entries": sum(p.numel for p in group)},
+        )
+
+    def _cut(self, trace: Trace, found: Finding, reader: ModuleFacts, certain: int) -> Finding:
+        """Return `found` as the cut in front of `reader` that it is."""
+        error = certain == _PROVEN and not trace.facts.pretrained
+        text = _lost_text(found.module or "", int(found.evidence["parameters"]))
+        return found.but(
+            severity=Severity.ERROR if error else Severity.WARNING,
+            message=f"{text}: its output is cut from the graph before {reader.path}",
+            help=self.help,
+        )
+
+
+def _lost_text(path: str, count: int) -> str:
+    noun = "parameter" if count == 1 else "parameters"
+    return f"{count} trainable {noun} of {path or 'the model'} received no gradient"
+
+
+def _lost(parameter: ParameterFacts) -> bool:
+    return (
+        parameter.requires_grad
+        and parameter.gradient == "missing"
+        and parameter.in_optimizer is not False
+    )
+
+
+def _inside(parameter: ParameterFacts, path: str) -> bool:
+    return not path or parameter.module == path or parameter.module.startswith(f"{path}.")
+
+
+def _first_learner(trace: Trace, learning: Sequence[ParameterFacts]) -> ModuleFacts | None:
+    """Return the module with a gradient that ran first."""
+    modules = [trace.modules[p.module] for p in learning if p.module in trace.modules]
+    ran = [m for m in modules if m.calls > 0 and m.depth >= 0]
+    return min(ran, key=lambda m: m.depth, default=None)
+
+
+def _runs_whole(trace: Trace, path: str) -> bool:
+    """Whether the module at `path` was called, and none of its trainable parameters learns."""
+    facts = trace.modules.get(path)
+    return (
+        facts is not None
+        and facts.calls > 0
+        and all(_lost(p) for p in trace.parameters.values() if p.requires_grad and _inside(p, path))
+    )
+
+
+def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> int:
+    """How surely `reader`, the first module that learns, reads what the module at `path` made.
+
+    Sizes agree; or this is the last module in front of a reader that does not read the batch
+    itself, with nothing frozen in between that may have made what it reads. Where the batch
+    has that size too, the reader may stand beside the module: likely, not proven.
+    """
+    module = trace.modules[path]
+    if not reader.input_shape:
+        return 0
+    size = prod(reader.input_shape)
+    batch = {prod(tensor.shape) for tensor in trace.facts.inputs}
+    if module.output_shape and prod(module.output_shape) == size:
+        return _LIKELY if size in batch else _PROVEN
+    frozen = any(
+        not p.requires_grad
+        and p.module in trace.modules
+        and 0 <= trace.modules[p.module].depth < reader.depth
+        for p in trace.parameters.values()
+    )
+    last = max(upstream, key=lambda p: trace.modules[p].depth)
+    parallel = module.input_shape == reader.input_shape
+    alone = path == last and bool(batch) and size not in batch and not frozen and not parallel
+    return _PROVEN if alone else 0
+
+
+def _added_as_constant(trace: Trace, module: ModuleFacts) -> bool:
+    """Whether the parent adds a tensor without gradient of the shape of `module`'s output."""
+    parent = module.path.rpartition(".")[0]
+    return any(
+        op.kind in ("shift", "concat")
+        and op.missing > 0
+        and not op.in_loss
+        and op.module == parent
+        and op.shape == module.output_shape
+        for op in trace.graph
+    )
