@@ -1,0 +1,131 @@
+"""A loss that stays where it was, or rises."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._losses import CLASSIFICATION, REGRESSION, noise, progress
+from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._updates import median_updates, warming_up
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class LossNotDecreasing(Rule):
+    """A loss without progress although the weights moved.
+
+    ## What it does
+    Compares the median loss of the last quarter of the watched steps with the median at
+    initialization, and both with the loss's own noise from step to step. Rising by more than
+    `max_rise` is an error, by more than the noise a warning; staying within `min_fall` is a
+    warning where the weights moved by `min_travel` of their size, and a note where the loss
+    stands at its value for guessing, as it does when the targets do not follow from the inputs.
+
+    ## Why is this bad?
+    Every step costs its time, and the model is no better than at the start.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1))
+    x = torch.randn(64, 16)
+    batch = (x, x.sum(dim=1, keepdim=True))
+    loss_fn = nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1))
+    x = torch.randn(64, 16)
+    batch = (x, x.sum(dim=1, keepdim=True))
+    loss_fn = nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    ```
+
+    ## When it is wrong
+    Some tens of steps are few: a low learning rate, a warm-up, a loss already at its floor
+    look the same, so the rule asks that the weights have moved. Losses of adversarial and
+    reinforcement learning do not fall by design; only losses on given targets are judged.
+
+    ## References
+    - Reference [3], symptoms of exploding gradients, 4: the loss never falls
+    - The limits are our choice: "did not fall by 0.1 % in 10 steps" flags 21 of 30 healthy runs
+    """
+
+    code: ClassVar = "GL609"
+    name: ClassVar = "loss-not-decreasing"
+    severity: ClassVar = Severity.WARNING
+    metrics: ClassVar = ("loss",)
+    help: ClassVar = (
+        "Try to fit one batch; if that fails look at the wiring, then vary the learning rate by "
+        "factors of 3."
+    )
+    stage: ClassVar = Stage.PROGRESS
+
+    max_rise: float = 2.0
+    min_fall: float = 0.02
+    min_travel: float = 0.05
+    min_steps: int = 20
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding if the loss made no progress."""
+        seen = progress(trace)
+        steps = len(trace.of("loss").at("").training)
+        if given(trace) is None or seen is None or not self._supervised(trace):
+            return
+        first, late = seen
+        rough = noise(trace)
+        if late == math.inf or (late > self.max_rise * abs(first) and late > first + 6 * rough):
+            severity = Severity.ERROR
+        elif steps < self.min_steps or warming_up(trace):
+            return
+        elif late > 1.1 * abs(first) and late > first + 3 * rough:
+            severity = Severity.WARNING
+        elif self._stays(trace, first, late, rough, steps):
+            chance = _chance(trace)
+            guessing = chance is not None and abs(late - chance) < 0.1 * chance
+            severity = Severity.NOTE if guessing or chance is None else Severity.WARNING
+        else:
+            return
+        yield self.finding(
+            "",
+            f"the loss went from {first:.2g} to {late:.2g} in {steps} steps (noise {rough:.1g})",
+            trace=trace,
+            severity=severity,
+            evidence={"first": first, "last": late, "noise": rough, "steps": steps},
+        )
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where neither data nor optimizer were the user's."""
+        if trace.facts.synthesized:
+            return "the batch was made up: there is nothing to learn in it"
+        return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
+
+    def _supervised(self, trace: Trace) -> bool:
+        return bool(trace.facts.targets) and bool(trace.facts.losses)
+
+    def _stays(self, trace: Trace, first: float, late: float, rough: float, steps: int) -> bool:
+        """Whether the loss kept its value while the weights moved."""
+        medians = median_updates(trace, 1, self.min_steps)
+        if not medians or first <= 1e-3:
+            return False
+        travel = statistics.median(medians.values()) * steps
+        return travel >= self.min_travel and first - late < max(self.min_fall * first, 0.5 * rough)
+
+
+def _chance(trace: Trace) -> float | None:
+    """Return the loss of a guess: ln K for K classes, the targets' variance for MSE."""
+    seen = trace.facts.losses[0]
+    if seen.kind in CLASSIFICATION and seen.classes and seen.classes > 1:
+        return math.log(seen.classes)
+    if seen.kind in ("bce", "bce_with_logits"):
+        return math.log(2)
+    if seen.kind in REGRESSION and seen.target is not None and seen.kind == "mse":
+        return seen.target.std**2
+    return None

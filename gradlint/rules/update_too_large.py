@@ -1,0 +1,126 @@
+"""Updates that are a large part of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._losses import progress
+from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._updates import matrices, median_updates
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class UpdateTooLarge(Rule):
+    """Optimizer steps that change the weights too much.
+
+    ## What it does
+    Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags those whose
+    median from step `first_step` on is above `max_ratio`, and a run in which half of the
+    matrices were changed by more than their own size in one of the steps before. It is an
+    error where the loss did not fall below `min_progress` of its first value, a warning where
+    it fell a little, and silence where it halved.
+
+    ## Why is this bad?
+    The gradient describes the loss near the weights. A step of a tenth of their size leaves
+    that neighborhood: the loss jumps, units die, and numbers overflow.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3.0)
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    ```
+
+    ## When it is wrong
+    Adam's first steps are of the size of the learning rate whatever the gradient, and weights
+    that start near zero are replaced by them: both are left out. Without an optimizer of the
+    user's the rule is silent.
+
+    ## References
+    - CS231n notes, "Neural networks part 3": about 1e-3 is usual
+    - `max_ratio` 0.1: on 30 healthy runs no matrix was above it from step 10 on, while a limit
+      of 0.05 on single steps flagged 14 of them
+    - Bottou, Curtis & Nocedal (2018), "Optimization methods for large-scale machine learning"
+    """
+
+    code: ClassVar = "GL401"
+    name: ClassVar = "update-too-large"
+    severity: ClassVar = Severity.ERROR
+    metrics: ClassVar = ("update_to_weight_ratio",)
+    help: ClassVar = "Lower the learning rate by a factor of 10, or warm it up."
+    stage: ClassVar = Stage.UPDATE
+
+    max_ratio: float = 0.1
+    first_step: int = 11
+    min_steps: int = 5
+    min_progress: float = 0.9
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each matrix, or one for a run that was blown up at once."""
+        seen = progress(trace)
+        if given(trace) is None:
+            return
+        first, late = seen if seen is not None else (math.nan, math.nan)
+        if late <= 0.5 * first:
+            return
+        fell = late < self.min_progress * first
+        severity = Severity.WARNING if fell or seen is None else Severity.ERROR
+        ended = f"the loss went from {first:.2g} to {late:.2g}" if seen else "the loss is unknown"
+        above = {
+            path: ratio
+            for path, ratio in median_updates(trace, self.first_step, self.min_steps).items()
+            if ratio > self.max_ratio
+        }
+        for path, ratio in above.items():
+            yield self.finding(
+                trace.parameters[path].module,
+                f"each step changes {path} by {ratio:.0%} of its size (limit "
+                f"{self.max_ratio:.0%}); {ended}",
+                trace=trace,
+                severity=severity,
+                parameter=path,
+                evidence={"ratio": ratio, "limit": self.max_ratio, "loss": [first, late]},
+            )
+        if not above and severity is Severity.ERROR:
+            yield from self._blown_up(trace, ended)
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where the steps were not those of the user's optimizer."""
+        return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
+
+    def _blown_up(self, trace: Trace, ended: str) -> Iterator[Finding]:
+        """Steps before `first_step` that replaced half of the matrices."""
+        updates = trace.of("update_to_weight_ratio").training
+        largest = {
+            p.path: max(
+                (o.value for o in updates.at(p.path) if o.step < self.first_step), default=0.0
+            )
+            for p in matrices(trace)
+        }
+        replaced = {path: ratio for path, ratio in largest.items() if ratio > 1}
+        if len(replaced) * 2 < len(largest) or not replaced:
+            return
+        path = max(replaced, key=lambda p: replaced[p])
+        yield self.finding(
+            trace.parameters[path].module,
+            f"one of the first steps changed {path} by {replaced[path]:.2g} times its size "
+            f"(limit 1), and {len(replaced)} of {len(largest)} matrices likewise; {ended}",
+            trace=trace,
+            parameter=path,
+            evidence={"ratio": replaced[path], "limit": 1.0},
+        )
