@@ -1,0 +1,102 @@
+"""GL104: activations that grow with depth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.exploding_signal import ExplodingSignal
+from gradlint.testing import chain, findings_of, observe, trace_of
+from gradlint.trace import Trace
+
+
+def deep(values: list[float], between: str = "relu", **facts: object) -> Trace:
+    """A chain of linear layers whose outputs have these RMS values at step 0."""
+    kinds = ["linear", between] * len(values)
+    seen = [
+        observe("activation_rms", str(2 * i), [v, v, v], depth=i, step=0)
+        for i, v in enumerate(values)
+    ]
+    return trace_of(*seen, operations=chain(*kinds), **facts)
+
+
+def growing(factor: float, layers: int) -> list[float]:
+    return [factor**i for i in range(layers)]
+
+
+@pytest.mark.parametrize(
+    ("values", "severity"),
+    [
+        pytest.param(growing(2.236, 50), Severity.ERROR, id="figure-7.7-sigma2-0.1"),
+        pytest.param([*growing(7.07, 45), math.inf, math.nan], Severity.ERROR, id="sigma2-1"),
+        pytest.param(growing(2.0, 9), Severity.WARNING, id="two-decades-without-one-layer"),
+        pytest.param([*growing(2.0, 9), math.inf], Severity.ERROR, id="overflows-after-growth"),
+        pytest.param(growing(10.0, 4), None, id="too-few-layers"),
+        pytest.param([1.0, 1.0, 1.0, 1.0, 1.0, 1e6], None, id="single-large-layer"),
+        pytest.param([1.0] * 6 + [math.nan], None, id="nan-without-growth"),
+        pytest.param([math.nan] * 8, None, id="nan-throughout"),
+        pytest.param([1.0] * 50, None, id="level"),
+        pytest.param(growing(0.5, 50), None, id="falls"),
+        pytest.param([], None, id="nothing-observed"),
+    ],
+)
+def test_flags_a_geometric_growth_shared_by_many_layers(
+    values: list[float], severity: Severity | None
+) -> None:
+    found = findings_of(ExplodingSignal(), deep(values))
+
+    assert [f.severity for f in found] == ([] if severity is None else [severity])
+
+
+def test_exactly_at_the_limit_is_silent() -> None:
+    rule = ExplodingSignal(min_layers=4)
+
+    assert not findings_of(rule, deep([1.0, 1e1, 1e2, 1e3]))
+    assert findings_of(rule, deep([1.0, 1e1, 1e2, 1.1e3, 1.2e4]))
+
+
+def test_only_ratios_count_not_the_inputs_scale() -> None:
+    assert not findings_of(ExplodingSignal(), deep([255.0] * 20))
+    assert findings_of(ExplodingSignal(), deep([255.0 * v for v in growing(2.0, 20)]))
+
+
+@pytest.mark.parametrize("between", ["layer_norm", "batch_norm", "add", "mul", "softmax", "custom"])
+def test_a_normalization_a_join_or_the_unknown_ends_the_chain(between: str) -> None:
+    assert not findings_of(ExplodingSignal(), deep(growing(2.0, 30), between))
+
+
+def test_loaded_weights_are_not_judged() -> None:
+    assert not findings_of(ExplodingSignal(), deep(growing(2.0, 30), pretrained=True))
+
+
+def test_a_single_bad_batch_is_outvoted() -> None:
+    values = growing(2.0, 30)
+    seen = [
+        observe("activation_rms", str(2 * i), [1.0, v, 1.0], depth=i, step=0)
+        for i, v in enumerate(values)
+    ]
+    trace = trace_of(*seen, operations=chain(*["linear", "relu"] * 30))
+
+    assert not findings_of(ExplodingSignal(), trace)
+
+
+def test_training_steps_do_not_count() -> None:
+    seen = [
+        observe("activation_rms", str(2 * i), [v], step=1) for i, v in enumerate(growing(2.0, 30))
+    ]
+    trace = trace_of(*seen, operations=chain(*["linear", "relu"] * 30))
+
+    assert not findings_of(ExplodingSignal(), trace)
+
+
+def test_the_message_names_the_growth_and_the_layers() -> None:
+    (found,) = findings_of(ExplodingSignal(), deep([*growing(10.0, 8), math.inf]))
+
+    assert found.message == (
+        "activation RMS grows from 1 to 1e+07 over 8 weight layers, then overflows: 10 times a "
+        "layer (limit 1000 over all)"
+    )
+    assert found.module == "0"
+    assert found.modules == tuple(str(2 * i) for i in range(8))
