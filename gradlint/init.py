@@ -40,17 +40,16 @@ class _Recorder:
             self.output = output
 
 
-def graph_of(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
-    """Return the operations of ``model(*args, **kwargs)``; buffers and gradients stay as they are.
+def graph_of(model: nn.Module, run: Callable[[], Any]) -> Graph:
+    """Return the operations of `run`, which calls `model`; buffers and gradients stay.
 
     Raises:
-        UsageError: If nothing in the output depends on a parameter.
+        UsageError: If nothing in the output depends on a trainable parameter.
     """
     recorder = _Recorder()
     names = {id(p): path for path, p in model.named_parameters()}
     with _buffers_kept(model), HookManager(model, recorder), torch.enable_grad():
-        args, kwargs = tree_map(_differentiable, (args, kwargs))
-        model(*args, **kwargs)
+        run()
         tensors = [t for _, t in named_tensors(recorder.output, "output") if t.requires_grad]
         if not tensors or not any(p.requires_grad for p in model.parameters()):
             raise UsageError(
@@ -59,6 +58,12 @@ def graph_of(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
             )
         total = torch.stack([t.real.sum() if t.is_complex() else t.sum() for t in tensors]).sum()
     return capture(total, recorder.calls, dict(model.named_modules()), names).graph
+
+
+def _forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    """Return a forward through whose inputs gradients flow, so that residuals on them show."""
+    args, kwargs = tree_map(_differentiable, (args, kwargs))
+    return lambda: model(*args, **kwargs)
 
 
 def _differentiable(leaf: Any) -> Any:
@@ -121,7 +126,12 @@ def by_activation_(model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
     Source:
         He et al. (2015), "Delving deep into rectifiers", section 2.2; reference [0], 4.3.2.
     """
-    graph = graph_of(model, *args, **kwargs)
+    return initialize_by_activation_(model, graph_of(model, _forward(model, args, kwargs)))
+
+
+@torch.no_grad()
+def initialize_by_activation_(model: nn.Module, graph: Graph) -> nn.Module:
+    """Do what `by_activation_` says, for a graph at hand."""
     parameters = dict(model.named_parameters())
     for op in _weight_layers(graph):
         module = model.get_submodule(op.module or "")
@@ -157,7 +167,9 @@ def lsuv_(
         Mishkin & Matas (2016), "All you need is a good init", algorithm 1.
     """
     layers = list(
-        dict.fromkeys(op.module for op in _weight_layers(graph_of(model, *args, **kwargs)))
+        dict.fromkeys(
+            op.module for op in _weight_layers(graph_of(model, _forward(model, args, kwargs)))
+        )
     )
     for path in layers:
         module = model.get_submodule(path or "")
@@ -209,7 +221,7 @@ def scale_residual_branches_(model: nn.Module, *args: Any, **kwargs: Any) -> nn.
         Radford et al. (2019), "Language models are unsupervised multitask learners",
         section 2.3; reference [0], section 4.6.3.
     """
-    graph = graph_of(model, *args, **kwargs)
+    graph = graph_of(model, _forward(model, args, kwargs))
     parameters = dict(model.named_parameters())
     last: list[Operation] = []
     for add in graph.of_kind("add"):

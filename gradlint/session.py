@@ -16,10 +16,12 @@ from gradlint.config import Config, active_rules, apply_severity, module_ignores
 from gradlint.diagnosis.causes import Linked, link
 from gradlint.diagnosis.exemptions import EXEMPTIONS
 from gradlint.diagnosis.judge import Judgement, combine, judge
+from gradlint.diagnosis.trials import try_cures
 from gradlint.errors import NotObservedError, UsageError
 from gradlint.finding import Severity
 from gradlint.report import Report, build_report
-from gradlint.target import Target, from_objects, locate
+from gradlint.target import Target, from_objects
+from gradlint.target.locate import locate
 from gradlint.target.sources import module_sources
 from gradlint.trace import Trace
 from gradlint.training import Plan, Run, Training, instantiate
@@ -45,6 +47,7 @@ def check(
     seeds: int = SEEDS,
     device: str | None = None,
     precision: str | None = None,
+    cures: bool = True,
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -68,6 +71,7 @@ def check(
         seeds: Seeds under which initialization is looked at, if `model` is a function.
         device: Where to run; where the model is by default.
         precision: None, "bf16" or "fp16" for autocast.
+        cures: Whether to try cures on a copy, one more training each.
         config: Settings; none are read from files.
         progress: Called with a phase and a share in ``[0, 1]``.
 
@@ -89,6 +93,7 @@ def check(
             seeds=seeds,
             device=device,
             precision=precision,
+            cures=cures,
             progress=progress,
         )
 
@@ -107,6 +112,7 @@ def check_target(
     lr: float | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
+    cures: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Judge the model in a file or a package; what `gradlint check TARGET` calls.
@@ -127,6 +133,7 @@ def check_target(
             seeds=seeds,
             device=device,
             precision=precision,
+            cures=cures,
             progress=progress,
         )
 
@@ -169,6 +176,7 @@ def _check(
     seeds: int,
     device: str | None,
     precision: str | None,
+    cures: bool,
     progress: Progress | None,
 ) -> Report:
     plan = Plan(
@@ -200,9 +208,11 @@ def _check(
         raise run.error
     if not run.trace.observations and not findings:
         raise NotObservedError(f"expected {described['object']} to run, nothing was observed")
-    linked = [_numbered(item) for item in link(findings)]
+    linked = link(findings)
+    if cures and run.error is None:
+        linked = try_cures(linked, run.trace, target, plan, seed, device, _seed, judged)
     return build_report(
-        linked,
+        [_numbered(item) for item in linked],
         trace=run.trace,
         explained=judgement.explained,
         skipped=judgement.skipped,
