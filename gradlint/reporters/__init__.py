@@ -61,15 +61,13 @@ def format_of_file(path: str | os.PathLike[str]) -> str:
     Raises:
         UsageError: If none does.
     """
+    named = {f".{name}": name for name in formats() if name not in ("full", "concise")}
+    known = named | {ending: name for ending, name in _EXTENSIONS.items() if name in formats()}
     suffix = Path(path).suffix.lower()
-    name = _EXTENSIONS.get(suffix, suffix.removeprefix("."))
-    if name not in formats():
-        known = [f".{n}" for n in formats() if f".{n}" not in (".full", ".concise")]
-        extensions = sorted({*known, *(e for e, n in _EXTENSIONS.items() if n in formats())})
-        raise UsageError(
-            f"expected a file ending in one of {', '.join(extensions)}, got {str(path)!r}"
-        )
-    return name
+    if suffix not in known:
+        endings = ", ".join(sorted(known))
+        raise UsageError(f"expected a file ending in one of {endings}, got {str(path)!r}")
+    return known[suffix]
 
 
 def no_such_format(name: str) -> str:

@@ -11,6 +11,8 @@ LEVELS = "▁▂▃▄▅▆▇█"
 EIGHTHS = "▏▎▍▌▋▊▉█"
 NOT_FINITE = "×"
 ZERO = "0"
+LEVEL = 4 / 7
+"""Where on its scale a level line is drawn: on a block, not between two."""
 
 
 def bar(share: float, width: int) -> str:
@@ -37,7 +39,7 @@ def gauge(
 
     left, right = column(band[0]), column(band[1])
     scale = Text("".join("─" if left <= i <= right else "·" for i in range(width)), "dim")
-    if value is None or math.isnan(value) or value <= 0:
+    if value is None or math.isnan(value):
         return scale
     inside = band[0] <= value <= band[1]
     mark, place = "●", 0
@@ -98,10 +100,10 @@ def sparkline(values: Sequence[float], width: int) -> str:
     finite = [v for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     least = max(abs(low), abs(high)) / 100 or 1.0
-    slack = max(0.0, least - (high - low)) / 2
-    span = high - low + 2 * slack
+    slack = max(0.0, least - (high - low))
+    span = high - low + slack
     return "".join(
-        LEVELS[round((v - low + slack) / span * 7)] if math.isfinite(v) else NOT_FINITE
+        LEVELS[round((v - low + slack * LEVEL) / span * 7)] if math.isfinite(v) else NOT_FINITE
         for v in values
     )
 
@@ -109,8 +111,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def _range(values: Sequence[float], least: float) -> tuple[float, float]:
     logs = _logs(values) or [0.0]
     low, high = min(logs), max(logs)
-    slack = max(0.0, least - (high - low)) / 2
-    return low - slack, high + slack
+    slack = max(0.0, least - (high - low))
+    return low - slack * LEVEL, high + slack * (1 - LEVEL)
 
 
 def _level(value: float, low: float, high: float, top: int) -> int:

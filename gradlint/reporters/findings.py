@@ -86,6 +86,7 @@ def _inner(found: ReportedFinding, options: Options) -> list[tuple[str, Renderab
 def _code_line(found: ReportedFinding) -> str:
     if found.source is None:
         return ""
+    linecache.checkcache(found.source.file)
     return linecache.getline(found.source.file, found.source.line).strip()
 
 

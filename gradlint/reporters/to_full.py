@@ -61,6 +61,8 @@ def _headline(console: Console, report: Report) -> None:
         )
     )
     summary = report.summary
+    if report.verdict == "not-observed" and not report.findings:
+        return
     parts = [
         count(n, level.label)
         for level, n in zip(
