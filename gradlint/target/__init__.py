@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gradlint.target.batches import Batch
+from gradlint.target.locate import locate
 from gradlint.target.objects import from_objects
 from gradlint.target.target import Target
 
-__all__ = ["Batch", "Target", "from_objects"]
+__all__ = ["Batch", "Target", "from_objects", "locate"]

@@ -14,8 +14,12 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from gradlint.errors import UsageError
+from gradlint.errors import GradlintError, TargetError, UsageError
 from gradlint.target.signatures import TARGETS, forward_takes, takes
+from gradlint.target.user_code import quietly, say, where
+
+BATCH_SIZE = 32
+"""Samples of a batch that is synthesized, or drawn from a data set."""
 
 MOST_BATCHES = 8
 """Batches taken from a loader: enough to tell one batch's accident from the model's habit."""
@@ -29,46 +33,43 @@ class Batch:
     targets: Any | None = None
 
 
-def split(raw: Any, model: nn.Module, *, takes_targets: bool = True) -> Batch:
+def split(raw: Any, model: nn.Module, *, bare: bool = False, all_bare: bool = False) -> Batch:
     """Return `raw`, as a loader yields it, as inputs and targets.
 
     A mapping's targets are its first key out of "labels", "targets" and the like. Of a
-    tuple the last entry is the targets, unless forward needs them all; `takes_targets`
-    False (there is neither a loss function nor a place for targets in forward) leans to the
-    latter.
+    tuple the last entry is the targets, unless forward needs them all; `bare` (there is
+    neither a loss function nor a place for targets in forward) leans to the latter, and
+    `all_bare` takes them all if forward can.
     """
     if isinstance(raw, Batch):
         return raw
     if isinstance(raw, Mapping):
-        entries = dict(raw)
-        known = forward_takes(model)
-        name = next((n for n in TARGETS if n in entries and n not in known.required), None)
-        if name is None or len(entries) == 1:
-            return Batch(entries)
-        targets = entries.pop(name)
-        alone = len(entries) == 1 and not known.keywords(set(entries))
-        return Batch(next(iter(entries.values())) if alone else entries, targets)
+        return _split_mapping(dict(raw), model)
     if not isinstance(raw, (tuple, list)) or not raw or isinstance(raw, PackedSequence):
         return Batch(raw)
-    return _split_tuple(tuple(raw), model, takes_targets)
-
-
-def _split_tuple(raw: tuple[Any, ...], model: nn.Module, takes_targets: bool) -> Batch:
-    known = forward_takes(model)
-    size, needed = len(raw), len(known.required)
+    parts, known = tuple(raw), forward_takes(model)
+    size, needed = len(parts), len(known.required)
     if size == 1:
-        return Batch(raw[0])
-    if needed >= size or (not takes_targets and known.accepts(size) and needed > 1):
-        return Batch(raw)
+        return Batch(parts[0])
+    if needed >= size or (known.accepts(size) and (all_bare or (bare and needed > 1))):
+        return Batch(parts)
     if size == 2:
-        return Batch(*raw)
-    if isinstance(raw[0], (tuple, list, Mapping)):
-        return Batch(raw[0], raw[1:])
-    inputs = size - 1 if known.accepts(size - 1) else max(needed, 1)
-    targets = raw[inputs:]
-    return Batch(
-        raw[0] if inputs == 1 else raw[:inputs], targets[0] if len(targets) == 1 else targets
-    )
+        return Batch(*parts)
+    if isinstance(parts[0], (tuple, list, Mapping)):
+        return Batch(parts[0], parts[1:])
+    count = size - 1 if known.accepts(size - 1) else max(needed, 1)
+    inputs, targets = parts[:count], parts[count:]
+    return Batch(inputs[0] if count == 1 else inputs, targets[0] if len(targets) == 1 else targets)
+
+
+def _split_mapping(entries: dict[Any, Any], model: nn.Module) -> Batch:
+    known = forward_takes(model)
+    name = next((n for n in TARGETS if n in entries and n not in known.required), None)
+    if name is None or len(entries) == 1:
+        return Batch(entries)
+    targets = entries.pop(name)
+    alone = len(entries) == 1 and not known.keywords(set(entries))
+    return Batch(next(iter(entries.values())) if alone else entries, targets)
 
 
 def whole(raw: Any) -> Batch:
@@ -85,7 +86,7 @@ def joined(batch: Batch) -> Any:
     return batch.inputs if batch.targets is None else (batch.inputs, batch.targets)
 
 
-def draw(source: Any, seed: int, size: int = 32) -> list[Any]:
+def draw(source: Any, seed: int, size: int = BATCH_SIZE) -> list[Any]:
     """Return the first raw batches of `source`, seeding torch's global generator.
 
     `source` is a value, a function without required arguments, a list of batches, a
@@ -148,15 +149,33 @@ def is_batch(value: Any) -> bool:
 class Source:
     """Batches out of whatever a user called a batch; an iterator is read only once."""
 
-    def __init__(self, value: Any, size: int = 32) -> None:
+    def __init__(self, value: Any, size: int = BATCH_SIZE, name: str = "batch") -> None:
         once = isinstance(value, Iterator)
         self.value: Any = list(itertools.islice(value, MOST_BATCHES)) if once else value
         self.size = size
+        self.name = name
 
     def __call__(self, seed: int) -> list[Any]:
-        """Return the first raw batches; the same for the same seed."""
-        with torch.random.fork_rng(devices=[]):
-            return draw(self.value, seed, self.size)
+        """Return the first raw batches; the same for the same seed.
+
+        Raises:
+            UsageError: If there is none.
+            TargetError: If the user's code raises.
+        """
+        try:
+            with quietly():
+                raws = draw(self.value, seed, self.size)
+        except GradlintError:
+            raise
+        except Exception as error:
+            raise TargetError(
+                f"expected {self.name} to give batches, it raised {say(error)}{where(error)}"
+            ) from error
+        if not raws:
+            raise UsageError(
+                f"expected {self.name} to hold at least one batch, got none; give (inputs, targets)"
+            )
+        return raws
 
 
 def check(batch: Batch, name: str = "batch") -> Batch:

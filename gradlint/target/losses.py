@@ -219,3 +219,8 @@ def name_of(loss: Any) -> str:
     """What to call a loss in a report."""
     name = getattr(loss, "__name__", type(loss).__name__)
     return "a function" if name == "<lambda>" else str(name)
+
+
+def bare(loss: Loss | None) -> Loss | None:
+    """Return torch's own loss inside a `Fitted` one; any other as it is."""
+    return loss.loss if isinstance(loss, Fitted) else loss

@@ -101,7 +101,7 @@ def plan(outputs: Any, inputs: Any, vocabulary: frozenset[int]) -> tuple[Chosen,
     parts: list[tuple[int, str]] = []
     makers: list[Made] = []
     for place, output in found:
-        if makers and ending(output) in ("softmax", "log_softmax"):
+        if makers and _weights(output):
             continue  # attention maps, gates: by-products, not predictions
         kind, how = natural(output, held, vocabulary)
         if makers and makers[0].how == "the inputs" and how == "class labels":
@@ -109,6 +109,14 @@ def plan(outputs: Any, inputs: Any, vocabulary: frozenset[int]) -> tuple[Chosen,
         parts.append((place, kind))
         makers.append(Made(how, tuple(output.shape), output.dtype))
     return Chosen(tuple(parts)), makers
+
+
+def _weights(output: Tensor) -> bool:
+    """Whether rows of the last axis sum to 1."""
+    if output.is_complex() or output.ndim < 2 or output.shape[-1] < 2:
+        return False
+    rows = output.detach().float().sum(-1)
+    return bool((rows - 1).abs().max() < 1e-3) and bool(output.detach().min() >= 0)
 
 
 def natural(output: Tensor, held: list[Tensor], vocabulary: frozenset[int]) -> tuple[str, str]:
@@ -128,7 +136,8 @@ def natural(output: Tensor, held: list[Tensor], vocabulary: frozenset[int]) -> t
             return f"{classes}, class axis last", how
         return "mse_loss", "N(0, 1)"
     if first is not None and not tokens and output.shape == first.shape and output.ndim > 1:
-        return ("binary_cross_entropy" if last == "sigmoid" else "mse_loss"), "the inputs"
+        unit = float(first.min()) >= 0 and float(first.max()) <= 1
+        return ("binary_cross_entropy" if last == "sigmoid" and unit else "mse_loss"), "the inputs"
     if last == "sigmoid":
         return "binary_cross_entropy", "0 or 1"
     if output.ndim == 2 and output.shape[1] > 1 and last not in ("tanh", "positive", "negative"):

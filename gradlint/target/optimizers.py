@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradlint.errors import TargetNotFoundError, UsageError
-from gradlint.target.raised import say, where
 from gradlint.target.signatures import required
+from gradlint.target.user_code import say, where
 
 Builder = Callable[[nn.Module], Optimizer]
 

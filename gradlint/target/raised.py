@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from types import FrameType, TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from gradlint.errors import TargetError
 from gradlint.target.batches import Batch, describe, shape_of
-from gradlint.target.places import is_users, shown
+from gradlint.target.user_code import frames, say, where
 
 
 def in_forward(error: Exception, model: nn.Module, batch: Batch) -> TargetError:
@@ -58,38 +55,25 @@ def in_step(error: Exception, name: str, model: nn.Module, batch: Batch) -> Targ
     return TargetError(f"{name} raised {say(error)}{where(error)}{inside}; the batch held {held}")
 
 
-def say(error: BaseException) -> str:
-    """Class and first line of an exception."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[0].strip().rstrip(".") if lines else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def where(error: BaseException) -> str:
-    """Return `` at FILE:LINE`` of the innermost line of the user's own code."""
-    for frame, line in reversed(list(_frames(error))):
-        if is_users(frame.f_code.co_filename):
-            return f" at {shown(frame.f_code.co_filename)}:{line}"
-    return ""
-
-
-def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    held: TracebackType | None = error.__traceback__
-    yield from traceback.walk_tb(held)
+def modules_under_way(error: Exception) -> list[tuple[nn.Module, list[Tensor]]]:
+    """Modules whose call was under way when `error` was raised, outermost first, with inputs."""
+    found = []
+    for frame, _ in frames(error):
+        if frame.f_code.co_name == "_call_impl":
+            module, given = frame.f_locals.get("self"), frame.f_locals.get("args", ())
+            if isinstance(module, nn.Module):
+                found.append((module, [t for t in tree_leaves(given) if isinstance(t, Tensor)]))
+    return found
 
 
 def _module(error: Exception, model: nn.Module) -> tuple[str, nn.Module, str] | None:
     """The innermost module whose call was under way, its path, and what it was given."""
     paths = {id(module): path for path, module in model.named_modules()}
-    found = None
-    for frame, _ in _frames(error):
-        if frame.f_code.co_name != "_call_impl":
-            continue
-        module, given = frame.f_locals.get("self"), frame.f_locals.get("args", ())
-        if isinstance(module, nn.Module) and id(module) in paths:
-            shapes = [shape_of(t) for t in tree_leaves(given) if isinstance(t, Tensor)]
-            found = (paths[id(module)], module, f"input {', '.join(shapes)}" if shapes else "input")
-    return found
+    for module, given in reversed(modules_under_way(error)):
+        if id(module) in paths:
+            shapes = ", ".join(shape_of(t) for t in given)
+            return paths[id(module)], module, f"input {shapes}" if shapes else "its input"
+    return None
 
 
 def _wanted(module: nn.Module) -> str:

@@ -16,7 +16,8 @@ from gradlint.target.chosen import choose
 from gradlint.target.losses import OutputsOnly, name_of
 from gradlint.target.made import Made, candidates, make, plan
 from gradlint.target.signatures import target_keyword
-from gradlint.target.trial import copy_of, quietly, vocabulary
+from gradlint.target.trial import copy_of, vocabulary
+from gradlint.target.user_code import quietly
 
 
 @dataclass

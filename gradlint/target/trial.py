@@ -1,27 +1,13 @@
-"""Passes on a copy of the model, to learn what it returns; the model is left as it was."""
+"""Copies of the model to try things on, so that it is left as it was."""
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 
-import torch
 from torch import nn
 
 from gradlint.errors import UsageError
-from gradlint.target.raised import say
-
-
-@contextmanager
-def quietly(seed: int | None = None) -> Iterator[None]:
-    """Run the user's code: what it prints goes to stderr, the random state is put back."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), redirect_stdout(sys.stderr):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
+from gradlint.target.user_code import say
 
 
 def copy_of(model: nn.Module) -> nn.Module:
