@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.bounded_output import BoundedOutput
+from gradlint.testing import chain, findings_of, trace_of
+from gradlint.trace import LossFacts, TensorFacts, Trace
+
+
+def values(low: float, high: float, mean: float = 0.0, std: float = 1.0) -> TensorFacts:
+    return TensorFacts("values", (32, 1), "float32", low, high, mean, std)
+
+
+INSIDE = values(0.0, 0.9, 0.4, 0.2)
+
+
+def regression(
+    *kinds: str, target: TensorFacts, output: TensorFacts = INSIDE, **facts: object
+) -> Trace:
+    operations = chain(*kinds, "mse")
+    loss = LossFacts("mse", output=output, target=target, operation=len(kinds))
+    return trace_of(operations=operations, losses=(loss,), **facts)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param(values(-2.5, 2.5), Severity.ERROR, id="half-out-of-reach"),
+        pytest.param(values(0.0, 7.0, 3.0), None, id="counts"),
+        pytest.param(values(-0.25, 4.0, 2.0), None, id="exactly-at-the-limit"),
+        pytest.param(values(-0.26, 4.0, 2.0), Severity.WARNING, id="just-over-it"),
+        pytest.param(values(-3.0, 4.0, 2.1), Severity.WARNING, id="an-outlier-far-from-the-bulk"),
+        pytest.param(values(-3.0, -3.0, -3.0, 0.0), Severity.ERROR, id="constant-targets"),
+    ],
+)
+def test_a_relu_in_front_of_mse_is_judged_by_the_targets(target, expected) -> None:
+    found = findings_of(BoundedOutput(), regression("linear", "relu", target=target))
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "flagged"),
+    [
+        (("linear", "sigmoid"), True),
+        (("linear", "tanh", "view"), True),
+        (("linear", "sigmoid", "avg_pool"), True),
+        (("linear", "sigmoid", "scale"), False),
+        (("linear", "tanh", "shift"), False),
+        (("linear", "sigmoid", "linear"), False),
+        (("linear",), False),
+        (("linear", "leaky_relu"), False),
+    ],
+)
+def test_only_the_last_function_bounds_the_output(kinds, flagged) -> None:
+    trace = regression(*kinds, target=values(-9.0, 9.0, 0.0, 3.0))
+
+    assert bool(findings_of(BoundedOutput(), trace)) is flagged
+
+
+def test_an_autoencoder_of_pixels_is_healthy() -> None:
+    pixels = values(0.0, 1.0, 0.5, 0.3)
+
+    assert findings_of(BoundedOutput(), regression("linear", "sigmoid", target=pixels)) == ()
+    centered = values(-1.0, 1.0, 0.0, 0.5)
+    trace = regression("linear", "tanh", target=centered, output=values(-0.9, 0.9))
+    assert findings_of(BoundedOutput(), trace) == ()
+
+
+def test_outputs_and_targets_may_be_swapped_in_the_call() -> None:
+    trace = regression("linear", "relu", target=INSIDE, output=values(-2.5, 2.5))
+
+    assert [f.severity for f in findings_of(BoundedOutput(), trace)] == [Severity.ERROR]
+
+
+def test_a_bound_that_the_output_itself_leaves_is_not_believed() -> None:
+    wide = values(-5.0, 5.0)
+
+    assert (
+        findings_of(BoundedOutput(), regression("linear", "relu", target=wide, output=wide)) == ()
+    )
+
+
+def test_made_up_targets_say_nothing() -> None:
+    trace = regression("linear", "relu", target=values(-2.5, 2.5), synthesized=True)
+
+    assert findings_of(BoundedOutput(), trace) == ()
+
+
+def classification(kind: str, *kinds: str) -> Trace:
+    tail = ("log_softmax", "nll") if kind == "cross_entropy" else (kind,)
+    operations = chain(*kinds, *tail)
+    return trace_of(operations=operations, losses=(LossFacts(kind, operation=len(operations) - 1),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kinds", "expected"),
+    [
+        ("cross_entropy", ("linear", "relu"), Severity.WARNING),
+        ("cross_entropy", ("linear", "tanh"), Severity.WARNING),
+        ("bce_with_logits", ("linear", "relu"), Severity.ERROR),
+        ("bce_with_logits", ("linear", "tanh"), Severity.WARNING),
+        ("cross_entropy", ("conv", "relu", "avg_pool", "view"), None),
+        ("cross_entropy", ("linear", "tanh", "scale"), None),
+        ("cross_entropy", ("linear", "relu", "linear"), None),
+    ],
+)
+def test_logits_are_to_be_unbounded(kind, kinds, expected) -> None:
+    found = findings_of(BoundedOutput(), classification(kind, *kinds))
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])
+
+
+def test_the_message_names_both_ranges() -> None:
+    trace = regression("linear", "relu", target=values(-2.5, 2.5))
+
+    (found,) = findings_of(BoundedOutput(), trace)
+
+    assert found.message == "relu gives values in 0 and above, the targets reach from -2.5 to 2.5"
+    assert found.module == "1"

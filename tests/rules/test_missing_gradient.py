@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.graph import Operation
+from gradlint.rules.missing_gradient import MissingGradient
+from gradlint.testing import findings_of, trace_of
+from gradlint.trace import Event, ModuleFacts, ParameterFacts, TensorFacts, Trace
+
+BATCH = TensorFacts("input", (8, 16), "float32")
+
+
+def module(path: str, depth: int, into: int, out: int, **changes: object) -> ModuleFacts:
+    facts = ModuleFacts(
+        path,
+        "Linear",
+        depth,
+        calls=1,
+        parameters=(f"{path}.weight", f"{path}.bias"),
+        input_shape=(8, into),
+        output_shape=(8, out),
+    )
+    return replace(facts, **changes)  # type: ignore[arg-type]
+
+
+def weights(path: str, into: int, out: int, *, lost: bool = False) -> list[ParameterFacts]:
+    gradient = "missing" if lost else "present"
+    return [
+        ParameterFacts(f"{path}.weight", (out, into), module=path, gradient=gradient),
+        ParameterFacts(f"{path}.bias", (out,), module=path, gradient=gradient),
+    ]
+
+
+def network(modules: list[ModuleFacts], parameters: list[ParameterFacts], **facts: object) -> Trace:
+    root = ModuleFacts("", "Net", 99, calls=1, leaf=False)
+    return trace_of(
+        modules=[root, *modules], parameters=parameters, **{"inputs": (BATCH,), **facts}
+    )
+
+
+def severities(trace: Trace) -> list[tuple[Severity, str | None]]:
+    return [(f.severity, f.module) for f in findings_of(MissingGradient(), trace)]
+
+
+CUT = network(
+    [module("encoder", 0, 16, 32), module("head", 1, 32, 5)],
+    [*weights("encoder", 16, 32, lost=True), *weights("head", 32, 5)],
+)
+
+
+def test_an_encoder_cut_off_in_front_of_the_head_is_an_error() -> None:
+    assert severities(CUT) == [(Severity.ERROR, "encoder")]
+
+
+def test_a_cut_behind_a_pooling_is_found_by_elimination() -> None:
+    trace = network(
+        [module("stem", 0, 16, 64), module("encoder", 1, 64, 96), module("head", 2, 32, 5)],
+        [
+            *weights("stem", 16, 64, lost=True),
+            *weights("encoder", 64, 96, lost=True),
+            *weights("head", 32, 5),
+        ],
+    )
+
+    (found,) = findings_of(MissingGradient(), trace)
+
+    assert found.severity is Severity.ERROR
+    assert found.modules == ("stem", "encoder")
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(
+            network(
+                [module("body", 0, 16, 32), module("pooler", 1, 32, 32), module("head", 2, 32, 5)],
+                [
+                    *weights("body", 16, 32),
+                    *weights("pooler", 32, 32, lost=True),
+                    *weights("head", 32, 5),
+                ],
+            ),
+            [(Severity.NOTE, "pooler")],
+            id="unused-pooler",
+        ),
+        pytest.param(
+            network(
+                [module("expert", -1, 16, 32, calls=0), module("head", 1, 16, 5)],
+                [*weights("expert", 16, 32, lost=True), *weights("head", 16, 5)],
+            ),
+            [(Severity.NOTE, "expert")],
+            id="idle-expert",
+        ),
+        pytest.param(
+            network(
+                [module("first", 0, 16, 3), module("second", 1, 16, 5)],
+                [*weights("first", 16, 3, lost=True), *weights("second", 16, 5)],
+            ),
+            [(Severity.NOTE, "first")],
+            id="unused-head-beside-the-used-one",
+        ),
+        pytest.param(
+            network(
+                [module("encoder", 0, 16, 16), module("head", 1, 16, 5)],
+                [*weights("encoder", 16, 16, lost=True), *weights("head", 16, 5)],
+            ),
+            [(Severity.WARNING, "encoder")],
+            id="the-batch-has-that-size-too",
+        ),
+        pytest.param(
+            CUT.but(facts=replace(CUT.facts, pretrained=True)),
+            [(Severity.WARNING, "encoder")],
+            id="pretrained-features",
+        ),
+    ],
+)
+def test_what_is_not_proven_is_no_error(trace, expected) -> None:
+    assert severities(trace) == expected
+
+
+def test_what_the_optimizer_was_not_given_is_silent() -> None:
+    parameters = [
+        *[replace(p, in_optimizer=False) for p in weights("encoder", 16, 32, lost=True)],
+        *[replace(p, in_optimizer=True) for p in weights("head", 32, 5)],
+    ]
+    trace = network([module("encoder", 0, 16, 32), module("head", 1, 32, 5)], parameters)
+
+    assert severities(trace) == []
+
+
+def test_a_teacher_without_gradient_is_a_note() -> None:
+    modules = [module("teacher", 2, 16, 32, leaf=False), module("student", 5, 16, 32, leaf=False)]
+    parameters = []
+    for name, lost in (("teacher", True), ("student", False)):
+        for depth, part in enumerate(("a", "b")):
+            path = f"{name}.{part}"
+            modules.append(module(path, depth + 3 * (name == "student"), 16, 16))
+            parameters += weights(path, 16, 16, lost=lost)
+
+    assert severities(network(modules, parameters)) == [(Severity.NOTE, "teacher")]
+
+
+def test_blocks_in_a_row_are_no_copies_of_each_other() -> None:
+    modules, parameters = [], []
+    for i, lost in enumerate((True, False)):
+        modules.append(module(f"blocks.{i}", 3 * i + 2, 32, 32, leaf=False, parameters=()))
+        for depth, part in enumerate(("a", "b")):
+            modules.append(module(f"blocks.{i}.{part}", 3 * i + depth, 32, 32))
+            parameters += weights(f"blocks.{i}.{part}", 32, 32, lost=lost)
+
+    assert severities(network(modules, parameters)) == [(Severity.ERROR, "blocks.0")]
+
+
+def test_a_branch_added_in_as_a_constant_is_a_warning() -> None:
+    trace = network(
+        [module("body", 0, 16, 32), module("branch", 1, 32, 32), module("head", 2, 32, 5)],
+        [
+            *weights("body", 16, 32),
+            *weights("branch", 32, 32, lost=True),
+            *weights("head", 32, 5),
+        ],
+    )
+    body = Operation(0, "linear", "linear", "body", shape=(8, 32))
+    addition = Operation(1, "shift", "add", "", (0,), missing=1, shape=(8, 32))
+
+    from gradlint.graph import Graph
+
+    found = severities(trace.but(graph=Graph((body, addition))))
+
+    assert found == [(Severity.WARNING, "branch")]
+
+
+def test_frozen_parameters_are_not_missed() -> None:
+    parameters = [
+        *[replace(p, requires_grad=False) for p in weights("encoder", 16, 32, lost=True)],
+        *weights("head", 32, 5),
+    ]
+    trace = network([module("encoder", 0, 16, 32), module("head", 1, 32, 5)], parameters)
+
+    assert severities(trace) == []
+
+
+def test_a_detached_loss_says_it_all() -> None:
+    trace = CUT.but(facts=replace(CUT.facts, events=(Event("detached-loss"),)))
+
+    assert severities(trace) == []
+
+
+def test_no_gradient_at_all_is_an_error_of_the_model() -> None:
+    trace = network([module("head", 0, 16, 5)], weights("head", 16, 5, lost=True))
+
+    (found,) = findings_of(MissingGradient(), trace)
+
+    assert found.message == "none of 2 trainable parameters received a gradient"
+
+
+def test_the_message_names_the_cut() -> None:
+    (found,) = findings_of(MissingGradient(), CUT)
+
+    assert found.message == (
+        "2 trainable parameters of encoder received no gradient: its output is cut from the graph "
+        "before head"
+    )
+
+
+def test_all_well_is_silent() -> None:
+    assert severities(network([module("head", 0, 16, 5)], weights("head", 16, 5))) == []
+    assert severities(trace_of()) == []

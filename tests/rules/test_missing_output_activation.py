@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.missing_output_activation import MissingOutputActivation
+from gradlint.testing import chain, findings_of, trace_of
+from gradlint.trace import Event, LossFacts, TensorFacts, Trace
+
+
+def nll(low: float, high: float, maximum: float = -0.1) -> Trace:
+    output = TensorFacts("output", (8, 5), "float32", minimum=-9.0, maximum=maximum)
+    loss = LossFacts("nll", output=output, classes=5, row_sum_min=low, row_sum_max=high)
+    return trace_of(losses=(loss,), operations=chain("linear", "nll"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param((4.3, 8.3), Severity.ERROR, id="raw-outputs"),
+        pytest.param((1.0, 1.0), None, id="log-probabilities"),
+        pytest.param((1.0, 1.05), None, id="log-of-p-plus-epsilon"),
+        pytest.param((1.0, 1.1), None, id="exactly-at-the-limit"),
+        pytest.param((1.0, 1.11), Severity.ERROR, id="over-it"),
+        pytest.param((0.1, 0.5), Severity.WARNING, id="outcomes-left-out"),
+        pytest.param((0.1, 0.95), None, id="one-row-is-whole"),
+    ],
+)
+def test_nll_wants_rows_whose_exponentials_sum_to_one(rows, expected) -> None:
+    found = findings_of(MissingOutputActivation(), nll(*rows))
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])
+
+
+def bce(low: float, high: float) -> Trace:
+    output = TensorFacts("output", (8, 1), "float32", minimum=low, maximum=high)
+    return trace_of(losses=(LossFacts("bce", output=output),))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "flagged"),
+    [
+        (-0.3, 0.9, True),
+        (0.1, 1.2, True),
+        (0.0, 1.0, False),
+    ],
+)
+def test_bce_wants_values_between_zero_and_one(low, high, flagged) -> None:
+    assert bool(findings_of(MissingOutputActivation(), bce(low, high))) is flagged
+
+
+def test_what_torch_raised_is_named() -> None:
+    message = "the loss raised RuntimeError: all elements of input should be between 0 and 1"
+    event = Event("exception", detail={"phase": "loss", "message": message})
+
+    (found,) = findings_of(MissingOutputActivation(), trace_of(events=(event,)))
+
+    assert found.message == "binary_cross_entropy raised: its input is not in 0…1"
+
+
+def test_the_message_says_what_the_rows_sum_to() -> None:
+    (found,) = findings_of(MissingOutputActivation(), nll(4.3, 8.3, 0.92))
+
+    assert found.message == (
+        "NLLLoss receives values that are no log-probabilities: exp sums to 4.3…8.3 a row where 1 "
+        "is due, the largest value is 0.92"
+    )
+    assert found.module == "0"
+
+
+@pytest.mark.parametrize(
+    ("last", "hint"), [("softmax", "logarithm"), ("log_softmax", "class axis"), ("linear", "End")]
+)
+def test_the_help_depends_on_what_is_there(last: str, hint: str) -> None:
+    trace = nll(4.3, 8.3).but()
+    operations = chain("linear", last, "nll")
+
+    (found,) = findings_of(
+        MissingOutputActivation(), trace_of(losses=trace.facts.losses, operations=operations)
+    )
+
+    assert hint in found.help
+
+
+def test_cross_entropy_is_none_of_its_business() -> None:
+    output = TensorFacts("output", (8, 5), "float32", minimum=-9.0, maximum=9.0)
+    loss = LossFacts("cross_entropy", output=output, row_sum_min=3.0, row_sum_max=4.0)
+
+    assert findings_of(MissingOutputActivation(), trace_of(losses=(loss,))) == ()
+    assert findings_of(MissingOutputActivation(), trace_of()) == ()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.graph import Operation
+from gradlint.rules.target_range import TargetRange
+from gradlint.testing import findings_of, trace_of
+from gradlint.trace import Event, LossFacts, TensorFacts, Trace
+
+
+def targets(
+    low: float, high: float, shape: tuple[int, ...] = (64,), dtype: str = "int64", **more: object
+) -> TensorFacts:
+    return TensorFacts("target", shape, dtype, low, high, **more)  # type: ignore[arg-type]
+
+
+def classes(target: TensorFacts, kind: str = "cross_entropy", **changes: object) -> Trace:
+    output = TensorFacts("output", (64, 5), "float32")
+    loss = LossFacts(kind, output=output, target=target, classes=5, **changes)  # type: ignore[arg-type]
+    return trace_of(losses=(loss,))
+
+
+def severities(trace: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(TargetRange(), trace)]
+
+
+@pytest.mark.parametrize(
+    ("target", "ignored", "flagged"),
+    [
+        pytest.param(targets(0, 4, unique=5), None, False, id="all-in-range"),
+        pytest.param(targets(1, 5, unique=5), None, True, id="numbered-from-one"),
+        pytest.param(targets(-1, 4, unique=5), None, True, id="below-zero"),
+        pytest.param(targets(-1, 4, unique=5), -1, False, id="below-zero-and-ignored"),
+        pytest.param(targets(-100, 4, unique=5), None, False, id="the-default-is-ignored"),
+        pytest.param(targets(0, 255, unique=5), 255, False, id="ignored-at-the-top"),
+        pytest.param(targets(0, 8, unique=9), None, False, id="too-few-outputs-is-another-rule"),
+    ],
+)
+def test_labels_are_to_be_in_range(target, ignored, flagged) -> None:
+    trace = classes(target, ignore_index=ignored)
+
+    assert severities(trace) == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "flagged"),
+    [
+        pytest.param("cross_entropy", targets(0, 1, (64, 5)), True, id="one-hot-integers"),
+        pytest.param("nll", targets(0, 1, (64, 5), "float32", mean=0.2), True, id="one-hot-to-nll"),
+        pytest.param("cross_entropy", targets(0, 4, (64, 1)), True, id="a-column"),
+        pytest.param("cross_entropy", targets(0, 4, (64,), "float32"), True, id="float-labels"),
+        pytest.param(
+            "cross_entropy", targets(0, 1, (64, 5), "float32", mean=0.2), False, id="probabilities"
+        ),
+    ],
+)
+def test_class_targets_are_indices_or_probabilities(kind, target, flagged) -> None:
+    assert severities(classes(target, kind)) == ([Severity.ERROR] if flagged else [])
+
+
+def test_what_torch_accepted_is_of_the_right_shape() -> None:
+    trace = classes(targets(0, 4, (320,), unique=5), operation=3)
+
+    assert severities(trace) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "flagged"),
+    [
+        pytest.param(targets(0, 1, (64, 5), "float32", mean=0.21), False, id="at-the-limit"),
+        pytest.param(targets(0, 1, (64, 5), "float32", mean=0.4), True, id="several-labels"),
+        pytest.param(targets(-0.5, 1, (64, 5), "float32", mean=0.2), True, id="negative"),
+        pytest.param(targets(0, 1, (64, 5), "float32", mean=0.1), False, id="padded-rows"),
+    ],
+)
+def test_rows_that_do_not_sum_to_one_are_a_warning(target, flagged) -> None:
+    assert severities(classes(target)) == ([Severity.WARNING] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reduction", "expected"),
+    [
+        (0.0, 1.0, "mean", []),
+        (-1.0, 1.0, "mean", [Severity.ERROR]),
+        (0.0, 1.2, "mean", [Severity.WARNING]),
+        (-1.0, 1.0, "none", []),
+    ],
+)
+def test_binary_targets_are_between_zero_and_one(low, high, reduction, expected) -> None:
+    output = TensorFacts("output", (64, 1), "float32")
+    target = targets(low, high, (64, 1), "float32")
+    loss = LossFacts("bce_with_logits", reduction, output, target)
+
+    assert severities(trace_of(losses=(loss,))) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "flagged"),
+    [
+        ((64, 1), (64,), True),
+        ((64,), (64, 1), True),
+        ((64, 1), (64, 1), False),
+        ((64, 5), (64, 1), False),
+        ((64, 5), (1,), False),
+        ((1, 1), (1,), False),
+    ],
+)
+def test_a_difference_larger_than_both_sides_is_an_error(output, target, flagged) -> None:
+    loss = LossFacts(
+        "mse",
+        output=TensorFacts("output", output, "float32"),
+        target=TensorFacts("target", target, "float32"),
+    )
+
+    assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])
+
+
+def by_hand(result: tuple[int, ...], *, reshaped: bool = False) -> Trace:
+    linear = Operation(0, "linear", "linear", "0", shape=(64, 1))
+    operations = [linear]
+    if reshaped:
+        operations.append(Operation(1, "squeeze", "s", None, (0,), shape=(64,), in_loss=True))
+    last = operations[-1]
+    operations.append(
+        Operation(last.id + 1, "shift", "sub", None, (last.id,), shape=result, in_loss=True)
+    )
+    target = TensorFacts("target", (64,), "float32")
+    loss = LossFacts(
+        "mse", output=TensorFacts("o", (64, 1), "float32"), target=target, operation=last.id + 1
+    )
+    return trace_of(operations=operations, losses=(loss,), targets=(target,))
+
+
+def test_a_difference_by_hand_is_told_by_the_graph() -> None:
+    assert severities(by_hand((64, 64))) == [Severity.ERROR]
+    assert severities(by_hand((64,), reshaped=True)) == []
+
+
+def test_what_the_loss_raised_is_named() -> None:
+    event = Event("exception", detail={"phase": "loss", "message": "Target 7 is out of bounds."})
+
+    (found,) = findings_of(TargetRange(), trace_of(events=(event,)))
+
+    assert found.message == "the loss raised on its targets: Target 7 is out of bounds"
+
+
+def test_made_up_targets_say_nothing() -> None:
+    loss = classes(targets(1, 5, unique=5)).facts.losses
+
+    assert findings_of(TargetRange(), trace_of(losses=loss, synthesized=True)) == ()
+    assert findings_of(TargetRange(), trace_of()) == ()
+
+
+def test_the_message_names_the_labels_and_the_range() -> None:
+    (found,) = findings_of(TargetRange(), classes(targets(1, 5, unique=5)))
+
+    assert found.message == "class labels run from 1 to 5, 5 outputs allow 0…4"

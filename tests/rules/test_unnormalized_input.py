@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.graph import Operation
+from gradlint.rules.unnormalized_input import UnnormalizedInput
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import ParameterFacts, TensorFacts, Trace
+
+FAN_IN, SPREAD = 20, 0.13
+
+
+def trace(
+    mean: float,
+    std: float,
+    *,
+    reached: float | None = None,
+    then: tuple[str, ...] = ("relu", "linear"),
+    dtype: str = "float32",
+    channels: tuple[float, ...] = (),
+    **facts: object,
+) -> Trace:
+    """A first layer of 20 inputs that reads `reached` (the input itself by default)."""
+    scale = math.hypot(mean, std) if reached is None else reached
+    first = Operation(0, "linear", "linear", "0", parameters=("0.weight",), missing=1, site="0")
+    rest = [
+        Operation(i, kind, kind, str(i), (i - 1,), (f"{i}.weight",) if kind == "linear" else ())
+        for i, kind in enumerate(then, 1)
+    ]
+    tensor = TensorFacts(
+        "input",
+        (64, FAN_IN),
+        dtype,
+        mean - 2 * std,
+        mean + 2 * std,
+        mean,
+        std,
+        channel_means=(0.0,) * len(channels),
+        channel_stds=channels,
+    )
+    return trace_of(
+        observe("activation_rms", "0", [SPREAD * math.sqrt(FAN_IN) * scale] * 3, step=0),
+        observe("weight_rms", "0.weight", [SPREAD], kind="parameter", step=0),
+        operations=(first, *rest),
+        parameters=(
+            ParameterFacts("0.weight", (32, FAN_IN), module="0", fan_in=FAN_IN),
+            ParameterFacts("2.weight", (5, 32), module="2", fan_in=32),
+        ),
+        inputs=(tensor,),
+        **facts,
+    )
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(UnnormalizedInput(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(120.0, 75.0), Severity.ERROR, id="pixels"),
+        pytest.param(trace(15.0, 5.0), Severity.WARNING, id="large"),
+        pytest.param(trace(0.0, 10.0), None, id="exactly-at-the-limit"),
+        pytest.param(trace(0.0, 10.1), Severity.WARNING, id="just-over-it"),
+        pytest.param(trace(0.0, 50.0), Severity.WARNING, id="exactly-at-the-limit-of-errors"),
+        pytest.param(trace(3.5, 2.0), None, id="iris"),
+        pytest.param(trace(0.0, 1.0), None, id="standardized"),
+        pytest.param(trace(0.0, 1e-5), Severity.WARNING, id="tiny"),
+        pytest.param(trace(0.0, 0.0), None, id="all-zero"),
+    ],
+)
+def test_the_scale_of_the_input_is_judged(observed, expected) -> None:
+    assert severities(observed) == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("channels", "flagged"),
+    [
+        pytest.param((1.0,) * 19 + (101.0,), True, id="one-large-feature"),
+        pytest.param((1.0,) * 19 + (100.0,), False, id="exactly-at-the-limit"),
+        pytest.param((0.001,) * 19 + (0.5,), False, id="pixels-at-the-border"),
+        pytest.param((0.0,) * 19 + (20.0,), False, id="constant-features"),
+    ],
+)
+def test_features_of_very_different_scales_are_a_warning(channels, flagged) -> None:
+    assert severities(trace(0.0, 5.0, channels=channels)) == ([Severity.WARNING] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        pytest.param(trace(120.0, 75.0, reached=1.0), id="the-model-scales-it"),
+        pytest.param(trace(120.0, 75.0, dtype="int64"), id="token-ids"),
+        pytest.param(trace(120.0, 75.0, synthesized=True), id="made-up"),
+        pytest.param(trace_of(inputs=(TensorFacts("x", (8, 4), "float32", 0, 255, 120, 75),)),
+                     id="no-first-layer-seen"),
+        pytest.param(trace_of(), id="nothing"),
+    ],
+)  # fmt: skip
+def test_what_does_not_reach_the_weights_is_silent(observed) -> None:
+    assert severities(observed) == []
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        (("batch_norm", "linear"), Severity.NOTE),
+        (("parameter_add", "layer_norm", "linear"), Severity.NOTE),
+        (("relu", "linear", "batch_norm"), Severity.WARNING),
+    ],
+)
+def test_a_normalization_behind_it_takes_the_scale_out(then, expected) -> None:
+    assert severities(trace(120.0, 75.0, then=then)) == [expected]
+
+
+def test_trained_weights_make_it_a_note() -> None:
+    assert severities(trace(120.0, 75.0, pretrained=True)) == [Severity.NOTE]
+
+
+def test_the_message_names_the_range_and_the_limit() -> None:
+    (found,) = findings_of(UnnormalizedInput(), trace(120.0, 75.0))
+
+    assert found.message == (
+        "input reaches 0 with values from -30 to 2.7e+02: root mean square 1.4e+02 (limit 10)"
+    )
