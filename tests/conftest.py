@@ -12,7 +12,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 
 settings.register_profile(
-    "gradlint", deadline=None, derandomize=True, database=None, max_examples=40
+    "gradlint", deadline=None, derandomize=True, database=None, max_examples=25
 )
 settings.load_profile("gradlint")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Tap, metric, sampled, spread
 
 
 @metric(Tap.ACTIVATION, unit="activation")
@@ -20,4 +20,4 @@ def activation_std(activation: Tensor) -> Tensor:
     Source:
         The documented healthy value is "close to 1" (reference [0], section 4.4.4).
     """
-    return sampled(activation).std(correction=0)
+    return spread(sampled(activation))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Tap, centered, metric, sampled
 
 
 @metric(Tap.WEIGHT_GRAD, unit="1")
@@ -17,13 +18,12 @@ def gradient_kurtosis(gradient: Tensor) -> Tensor:
         gradient: A parameter's ``.grad``, any shape.
 
     Returns:
-        Scalar, at least 1, float64; NaN for a constant gradient.
+        Scalar, at least 1, float64; NaN for a constant gradient and an empty one.
 
     Source:
         Reference [0], section 4.4.4: gradients should look bell-shaped.
     """
-    values = sampled(gradient)
-    centered = values - values.mean()
-    scale = centered.abs().amax() if centered.numel() else centered.sum()
-    centered = centered / scale  # squares of tiny gradients would be lost even in float64
-    return centered.pow(4).mean() / centered.square().mean().square()
+    deviation = centered(sampled(gradient))
+    # Squares of tiny gradients would be lost even in float64; the 0 only serves empty ones.
+    deviation = deviation / torch.cat([deviation.abs(), deviation.new_zeros(1)]).amax()
+    return deviation.pow(4).mean() / deviation.square().mean().square()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Tap, centered, metric, sampled
 
 SIGMAS = 6.0
 """Two in a billion entries of a normal distribution lie farther out (rules.md, GL304)."""
@@ -21,6 +21,6 @@ def gradient_tail_share(gradient: Tensor) -> Tensor:
     Returns:
         Scalar in ``[0, 1]``, float64.
     """
-    values = sampled(gradient)
-    deviation = (values - values.mean()).abs()
-    return (deviation > SIGMAS * values.std(correction=0)).to(torch.float64).mean()
+    deviation = centered(sampled(gradient))
+    sigma = deviation.square().mean().sqrt()
+    return (deviation.abs() > SIGMAS * sigma).to(torch.float64).mean()

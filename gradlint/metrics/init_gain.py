@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from gradlint.errors import MetricError
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Tap, metric, sampled, spread
 
 
 @metric(Tap.INITIAL_WEIGHT, unit="1")
@@ -33,4 +33,4 @@ def init_gain(weight: Tensor) -> Tensor:
     if weight.ndim < 2:
         raise MetricError(f"init_gain needs a weight of shape (U, F, *), got {tuple(weight.shape)}")
     fan_in = weight.numel() // weight.shape[0]
-    return sampled(weight).std(correction=0) * math.sqrt(fan_in)
+    return spread(sampled(weight)) * math.sqrt(fan_in)

@@ -29,12 +29,16 @@ def saturated_share(slope: Tensor) -> Tensor:
     return (sampled(slope) < FLAT).to(torch.float64).mean()
 
 
-def relative_slope(kind: str, activation: Tensor) -> Tensor | None:
+def relative_slope(
+    kind: str, activation: Tensor, low: float = -1.0, high: float = 1.0
+) -> Tensor | None:
     r"""Return $\phi'(z) / \max \phi'$ from the activation $\phi(z)$.
 
     Args:
-        kind: "sigmoid", "tanh", "hardsigmoid" or "hardtanh" (range -1 to 1).
+        kind: "sigmoid", "tanh", "hardsigmoid" or "hardtanh".
         activation: What the activation returned, any shape.
+        low: Where a hardtanh begins to be flat below.
+        high: Where it begins to be flat above.
 
     Returns:
         A tensor of the same shape, or None for another kind.
@@ -46,5 +50,5 @@ def relative_slope(kind: str, activation: Tensor) -> Tensor | None:
     if kind == "hardsigmoid":
         return ((activation > 0) & (activation < 1)).to(activation.dtype)
     if kind == "hardtanh":
-        return (activation.abs() < 1).to(activation.dtype)
+        return ((activation > low) & (activation < high)).to(activation.dtype)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Tap, metric, sampled, spread
 
 
 @metric(Tap.INITIAL_WEIGHT, unit="weight")
@@ -17,4 +17,4 @@ def weight_std(weight: Tensor) -> Tensor:
     Returns:
         Scalar, float64 (population, not sample).
     """
-    return sampled(weight).std(correction=0)
+    return spread(sampled(weight))
