@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +15,7 @@ Act = Callable[[Tensor], Tensor]
 def mlp(*sizes: int, act: Callable[[], nn.Module] = nn.ReLU, last: nn.Module | None = None):
     """Linear layers with activations between them, in He's initialization."""
     layers: list[nn.Module] = []
-    for index, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (n, m) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(n, m))
         if act is nn.ReLU:
             nn.init.kaiming_normal_(layers[-1].weight, nonlinearity="relu")
@@ -32,9 +33,7 @@ class Dense(nn.Module):
         last: Act | None = None, he: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Linear(n, m) for n, m in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in itertools.pairwise(sizes))
         for layer in self.layers:
             if he:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -275,9 +274,7 @@ class Gcn(nn.Module):
         super().__init__()
         self.register_buffer("adjacency", adjacency)
         sizes = [3] + [32] * (depth - 1) + [3]
-        self.layers = nn.ModuleList(
-            nn.Linear(n, m) for n, m in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in itertools.pairwise(sizes))
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.end = end

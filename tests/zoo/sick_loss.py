@@ -17,7 +17,8 @@ sick("softmax-before-ce-mlp", "GL601", lambda: mlp(64, 64, 10, last=nn.Softmax(d
 sick("softmax-before-ce-cnn-functional", "GL601", lambda: Cnn(end=lambda y: F.softmax(y, -1)),
      data.images, optimizer=sgd())  # fmt: skip
 sick("softmax-before-ce-transformer", "GL601",
-     lambda: Classifier(40, 4, end=lambda y: y.softmax(-1)), data.words, optimizer=adam())  # fmt: skip
+     lambda: Classifier(40, 4, end=lambda y: y.softmax(-1)), data.words,
+     optimizer=adam())  # fmt: skip
 sick("softmax-before-ce-lstm-iris", "GL601",
      lambda: Recurrent(classes=3, end=nn.Softmax(-1)), data.waves, nn.CrossEntropyLoss(),
      adam())  # fmt: skip

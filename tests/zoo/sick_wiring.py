@@ -18,7 +18,8 @@ sick("detach-in-mlp", CUT, lambda: Dense(64, 64, 64, 10, at=2, fault=lambda x: x
 sick("detach-in-cnn", CUT, lambda: Cnn(fault=lambda x: x.detach()), data.images,
      optimizer=sgd())  # fmt: skip
 sick("data-attribute-in-lstm", CUT,
-     lambda: Recurrent(vocabulary=40, fault=lambda h: h.data), data.words, optimizer=adam())  # fmt: skip
+     lambda: Recurrent(vocabulary=40, fault=lambda h: h.data), data.words,
+     optimizer=adam())  # fmt: skip
 sick("through-numpy", CUT,
      lambda: Dense(64, 64, 64, 10, at=1,
                    fault=lambda x: torch.from_numpy(np.tanh(x.detach().numpy()))),
