@@ -145,6 +145,8 @@ def _symptoms(symptoms: Iterable[ReportedFinding], options: Options) -> Renderab
     table = Table.grid()
     for symptom in found[:limit]:
         table.add_row(brief(symptom))
+        if options.verbose and symptom.because:
+            table.add_row(Text(f"  because {symptom.because}", "dim"))
     if len(found) > limit:
         table.add_row(Text(f"… and {len(found) - limit} more", "dim"))
     return table

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gradlint.finding import Severity
 from gradlint.report import Report
 from gradlint.report_records import ModuleRow
 from gradlint.reporters import charts
@@ -21,6 +23,7 @@ RATIO_BAND = (1e-3, 1e-1)
 """The documented bands: shown for every layer, judged by rules alone."""
 LEGEND = "std 0.5 to 2, ‖gradient‖/‖weight‖ 1e-3 to 1e-1"
 
+FEW_GAPS = 2
 SHORT, LONG = 8, 16
 """Rows shown of a healthy and of a sick model, where it has more."""
 
@@ -74,25 +77,16 @@ def _layer(group: Sequence[ModuleRow]) -> Layer:
 
 
 def shown(layers: Sequence[Layer], named: frozenset[str], limit: int) -> list[int]:
-    """Return which layers to show: the ends, those in `named`, those farthest out of band."""
-    if len(layers) <= limit:
+    """Return which of `layers` to show: both ends, and of those in `named` an even choice."""
+    if len(layers) <= limit + 2:
         return list(range(len(layers)))
-    ends = [0, len(layers) - 1, 1, len(layers) - 2]
     concerned = [i for i, layer in enumerate(layers) if layer.places & named]
-    rest = sorted(range(len(layers)), key=lambda i: -_distance(layers[i]))
-    return sorted(list(dict.fromkeys([*ends, *concerned, *rest]))[:limit])
-
-
-def _distance(layer: Layer) -> float:
-    return max(_decades_out(layer.ratio, RATIO_BAND), _decades_out(layer.std, STD_BAND))
-
-
-def _decades_out(value: float | None, band: tuple[float, float]) -> float:
-    if value is None:
-        return 0.0
-    if not math.isfinite(value) or value <= 0:
-        return math.inf
-    return max(0.0, math.log10(band[0] / value), math.log10(value / band[1]))
+    ends = limit // 4 if concerned else limit // 2
+    chosen = {*range(ends), *range(len(layers) - ends, len(layers))}
+    middle = [i for i in concerned if i not in chosen]
+    room = min(limit - len(chosen), len(middle))
+    chosen |= {middle[(2 * i + 1) * len(middle) // (2 * room)] for i in range(room)}
+    return sorted(chosen)
 
 
 def elide(path: str, width: int) -> str:
@@ -115,7 +109,8 @@ def draw_layers(console: Console, report: Report, options: Options) -> None:
 def _draw_table(
     console: Console, layers: Sequence[Layer], report: Report, options: Options
 ) -> None:
-    named = frozenset(m for found in report.findings for m in found.modules)
+    grave = [found for found in report.findings if found.severity > Severity.NOTE]
+    named = frozenset(module for found in grave for module in found.modules)
     limit = SHORT if report.verdict == "healthy" else LONG
     rows = shown(layers, named, len(layers) if options.verbose else limit)
     has_dead = any(layer.dead is not None for layer in layers)
@@ -125,22 +120,21 @@ def _draw_table(
     kinds = kinds if paths + 1 + kinds <= room else 0
 
     table = Table.grid(padding=(0, 1))
-    table.add_column(width=max(paths, 8), no_wrap=True)
+    table.add_column(width=max(paths, 10), no_wrap=True)
     table.add_column(width=kinds, no_wrap=True, style="dim")
     for width in (9, 7, 0, 13, 7, 4):
         side: JustifyMethod = "right" if width in (7, 4) else "left"
         table.add_column(width=width, no_wrap=True, justify=side)
     heads = ("layer", "", "std", "", "", "grad/weight", "", "dead" if has_dead else "")
     table.add_row(*(Text(head, "dim") for head in heads))
-    previous = -1
-    for index in [*rows, len(layers)]:
-        if index > previous + 1:
-            table.add_row(Text(f"⋮ {index - previous - 1} more", "dim"))
-        if index < len(layers):
-            table.add_row(*_cells(layers[index], paths, kinds))
-        previous = index
+    gaps = [i for i, (this, then) in enumerate(pairwise(rows)) if then > this + 1]
+    for place, index in enumerate(rows):
+        table.add_row(*_cells(layers[index], paths, kinds))
+        if place in gaps and len(gaps) <= FEW_GAPS:
+            table.add_row(Text(f"⋮ {rows[place + 1] - index - 1} more", "dim"))
     console.print(Padding(table, (0, 0, 0, 2)))
-    console.print(Text(f"  ─ marks {LEGEND}", "dim"))
+    part = f"{len(rows)} of {len(layers)} layers (-v: all); " if len(gaps) > FEW_GAPS else ""
+    console.print(Text(f"  {part}─ marks {LEGEND}", "dim"))
 
 
 def _kinds(layer: Layer) -> str:
@@ -176,7 +170,8 @@ def _draw_profiles(
         values = [value for value in column if value is not None]
         if len(values) < 3:
             continue
-        steep = charts.decades(values) >= 3 or any(not math.isfinite(v) or v <= 0 for v in values)
+        faults = any(not math.isfinite(v) or v <= 0 for v in values)
+        steep = charts.decades(values) >= 3 or (faults and charts.decades(values) > 0)
         first, last = number(values[0]), number(values[-1])
         if steep and report.verdict != "healthy":
             console.print()

@@ -12,6 +12,7 @@ from gradlint.finding import Severity
 from gradlint.report import Report, failed_report
 from gradlint.report_records import ReportedFinding
 from gradlint.reporters import Options, render
+from gradlint.reporters.layers import Layer, shown
 from gradlint.reporters.sample import healthy_report, sick_report
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
@@ -71,9 +72,26 @@ def test_verbose_leaves_no_layer_and_no_skipped_rule_out():
     short = render([healthy_report()], "full")
     text = render([healthy_report()], "full", Options(verbose=True))
 
-    assert "⋮ 2 more" in short
+    assert "⋮ 4 more" in short
     assert "⋮" not in text
     assert "GL801: not observed" in text
+
+
+def test_verbose_tells_how_a_cause_brings_its_symptoms_about():
+    because = "because layers without gradient do not learn"
+
+    assert because in render([sick_report()], "full", Options(verbose=True))
+    assert because not in render([sick_report()], "full")
+
+
+def test_a_deep_model_shows_its_ends_and_an_even_choice_of_what_is_sick():
+    layers = [Layer(str(i), "Linear", "", 1, 1, 1, 1, 1, frozenset({str(i)})) for i in range(51)]
+    everywhere = frozenset(map(str, range(51)))
+
+    assert shown(layers[:10], frozenset(), 8) == list(range(10))
+    assert shown(layers, frozenset(), 8) == [0, 1, 2, 3, 47, 48, 49, 50]
+    assert shown(layers, frozenset({"20"}), 8) == [0, 1, 20, 49, 50]
+    assert shown(layers, everywhere, 8) == [0, 1, 7, 19, 31, 43, 49, 50]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
