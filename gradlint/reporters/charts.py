@@ -94,12 +94,12 @@ def profile(values: Sequence[float], width: int = 40, least: float = 2.0) -> str
 def sparkline(values: Sequence[float], width: int) -> str:
     """Return one row of blocks for `values` of any sign, on a linear scale.
 
-    What changes by less than a hundredth of itself looks level.
+    What changes by less than a twentieth of itself looks level.
     """
     values = [values[i * len(values) // width] for i in range(width)][: len(values)]
     finite = [v for v in values if math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    least = max(abs(low), abs(high)) / 100 or 1.0
+    least = max(abs(low), abs(high)) / 20 or 1.0
     slack = max(0.0, least - (high - low))
     span = high - low + slack
     return "".join(
