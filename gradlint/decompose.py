@@ -42,6 +42,12 @@ DISPLAY = {
 }
 """Activation kinds that torch does not write by capitalizing the first letter."""
 
+_BLAMELESS = frozenset({"structural", "loss"})
+"""Factors that are shown and never blamed: the batch size alone moves them by a decade."""
+
+_PIECES = frozenset({"slice", "split", "index"})
+"""Operations that take a part of a tensor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -50,14 +56,6 @@ class Edge:
     source: int
     target: int
     norm: float
-
-
-@dataclass(frozen=True, slots=True)
-class Decomposition:
-    """Decades between the start and one operation, by kind and (if asked) by module."""
-
-    decades: Mapping[str, float]
-    layers: Mapping[str, float]
 
 
 def factor_of(graph: Graph, op: Operation) -> str:
@@ -89,6 +87,20 @@ def factor_of(graph: Graph, op: Operation) -> str:
     return "other"
 
 
+def join_of(graph: Graph, op: Operation, sources: Sequence[int]) -> dict[int, str]:
+    """Return, for each of the `sources` whose gradients meet at `op`, which factor the join is.
+
+    Where a signal is read twice its gradients add up: a residual. The loss may read the
+    output as often as it likes, and pieces of one tensor only lay their gradients side by
+    side: the more pieces, the larger the whole, which is no one's fault.
+    """
+    pieces = op.kind in _PIECES or all(
+        graph.by_id[i].kind in _PIECES for i in sources if not graph.by_id[i].in_loss
+    )
+    meeting = "structural" if pieces else "residual"
+    return {i: "loss" if graph.by_id[i].in_loss else meeting for i in sources}
+
+
 def decompose(
     graph: Graph, norms: Mapping[int, float], edges: Sequence[Edge]
 ) -> dict[int, dict[str, float]]:
@@ -104,10 +116,7 @@ def decompose(
         operation the walk started from). Operations with a zero or a non-finite gradient
         are left out.
     """
-    incoming: dict[int, list[Edge]] = defaultdict(list)
-    for edge in edges:
-        if _usable(edge.norm):
-            incoming[edge.target].append(edge)
+    incoming = _incoming(edges)
     factors = {op.id: factor_of(graph, op) for op in graph}
     result: dict[int, dict[str, float]] = {}
     for op in reversed(graph.operations):
@@ -119,15 +128,14 @@ def decompose(
             if not incoming[op.id]:
                 result[op.id] = {}
             continue
-        total = math.fsum((e.norm / norm) ** 2 for e in arriving)
+        joins = join_of(graph, op, [e.source for e in arriving])
         decades: dict[str, float] = defaultdict(float)
-        for edge in arriving:
-            flow = (edge.norm / norm) ** 2 / total
+        for edge, flow in _split(arriving):
             for factor, value in result[edge.source].items():
                 decades[factor] += flow * value
             decades[factors[edge.source]] += flow * math.log10(edge.norm / norms[edge.source])
-            decades["residual"] += flow * math.log10(norm / edge.norm)
-        result[op.id] = dict(decades)
+            decades[joins[edge.source]] += flow * math.log10(norm / edge.norm)
+        result[op.id] = {factor: value for factor, value in decades.items() if value}
     return result
 
 
@@ -137,31 +145,47 @@ def by_layer(
     """Return the decades between the output and `target`, by module path.
 
     Structural operations and the loss are left out: they are shown apart and never blamed.
-    A functional operation counts for the weight layer it follows.
+    A functional operation counts for the weight layer it follows, a join for the module at
+    whose output the gradients meet. The values sum to `blamed` of the target's decades.
     """
-    incoming: dict[int, list[Edge]] = defaultdict(list)
-    for edge in edges:
-        if _usable(edge.norm) and _usable(norms.get(edge.source, 0.0)):
-            incoming[edge.target].append(edge)
+    incoming = _incoming(edges)
+    reached = decompose(graph, norms, edges).keys()
     flow: dict[int, float] = defaultdict(float)
     flow[target] = 1.0
     layers: dict[str, float] = defaultdict(float)
     for op in graph:
         share = flow.get(op.id, 0.0)
-        norm = norms.get(op.id, 0.0)
-        if share < 1e-12 or not _usable(norm):
+        if share < 1e-12 or op.id not in reached:
             continue
-        total = math.fsum((e.norm / norm) ** 2 for e in incoming[op.id])
-        for edge in incoming[op.id]:
-            part = share * (edge.norm / norm) ** 2 / total
-            flow[edge.source] += part
+        arriving = [e for e in incoming[op.id] if e.source in reached]
+        joins = join_of(graph, op, [e.source for e in arriving])
+        for edge, part in _split(arriving):
+            flow[edge.source] += share * part
             source = graph.by_id[edge.source]
-            factor = factor_of(graph, source)
-            if factor not in ("loss", "structural"):
+            if factor_of(graph, source) not in _BLAMELESS:
                 place = source.site.partition(":")[0]
-                layers[place] += part * math.log10(edge.norm / norms[edge.source])
-            layers[op.site.partition(":")[0]] += part * math.log10(norm / edge.norm)
+                layers[place] += share * part * math.log10(edge.norm / norms[edge.source])
+            if joins[edge.source] not in _BLAMELESS:
+                place = op.site.partition(":")[0]
+                layers[place] += share * part * math.log10(norms[op.id] / edge.norm)
     return {path: value for path, value in layers.items() if value}
+
+
+def _incoming(edges: Sequence[Edge]) -> Mapping[int, list[Edge]]:
+    """Return the edges with a usable norm by their target."""
+    incoming: dict[int, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        if _usable(edge.norm):
+            incoming[edge.target].append(edge)
+    return incoming
+
+
+def _split(arriving: Sequence[Edge]) -> list[tuple[Edge, float]]:
+    """Return each edge with its share of the flow, in proportion to its norm's square."""
+    largest = max((e.norm for e in arriving), default=1.0)
+    squares = [(e.norm / largest) ** 2 for e in arriving]
+    whole = math.fsum(squares)
+    return [(e, square / whole) for e, square in zip(arriving, squares, strict=True)]
 
 
 def total(decades: Mapping[str, float]) -> float:
@@ -171,7 +195,7 @@ def total(decades: Mapping[str, float]) -> float:
 
 def blamed(decades: Mapping[str, float]) -> float:
     """Return the sum of the decades a model can be blamed for."""
-    return math.fsum(v for factor, v in decades.items() if factor not in ("structural", "loss"))
+    return math.fsum(v for factor, v in decades.items() if factor not in _BLAMELESS)
 
 
 def _usable(norm: float) -> bool:

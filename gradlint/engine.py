@@ -369,7 +369,8 @@ class Observer:
             if op.id not in decades:
                 continue
             layers = by_layer(graph, gains.norms, gains.edges, op.id) if index == 0 else {}
-            self.flows.append(Flow(self._step, site, decades[op.id], layers, norm))
+            start = gains.norms.get(graph.operations[-1].id, 1.0)
+            self.flows.append(Flow(self._step, site, decades[op.id], layers, norm, start))
 
     def trace(self, facts: Facts) -> Trace:
         """Return what was observed, with `facts` completed by events and flows."""
