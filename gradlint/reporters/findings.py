@@ -91,10 +91,11 @@ def _code_line(found: ReportedFinding) -> str:
 
 
 def _facts(evidence: Mapping[str, Any], options: Options) -> str:
+    """The numbers and words of `evidence`; counts of nothing only say so if asked to."""
     scalars = {
         key: value
         for key, value in evidence.items()
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and value != ""
+        if isinstance(value, (float, str)) or (type(value) is int and (value or options.verbose))
     }
     limit = len(scalars) if options.verbose else 6
     pairs = [f"{key.replace('_', ' ')} {number(scalars[key])}" for key in list(scalars)[:limit]]
