@@ -1,0 +1,89 @@
+"""Profiles of the gradient over depth: how flows are grouped and compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradlint.rules._gradient_profile import growing, over_time, profiles, shrinking
+from gradlint.rules._scale_free import divides_scale_out
+from gradlint.testing import trace_of
+from gradlint.trace import Flow, OptimizerFacts, Site
+
+
+def flows(*decades: float, step: int = 0) -> tuple[Flow, ...]:
+    return tuple(
+        Flow(step, Site(f"l{i}", "Linear", i, f"l{i}"), {"weights": value})
+        for i, value in enumerate(decades)
+    )
+
+
+def test_a_path_seen_again_begins_a_new_batch() -> None:
+    one, two, later = flows(-1, 0), flows(-2, 0), flows(-3, 0, step=1)
+    trace = trace_of(flows=(*one, *two, *later))
+
+    assert list(profiles(trace)) == [one, two, later]
+    assert list(profiles(trace_of())) == []
+
+
+def test_shrinking_compares_the_best_fed_layers() -> None:
+    slope = shrinking(flows(-9, -4, -8, -3, -2, -7, -1, -0.5))
+
+    assert slope is not None
+    assert (slope.early.site.path, slope.late.site.path) == ("l1", "l7")
+    assert slope.decades == pytest.approx(-3.5)
+    assert slope.largest_share == pytest.approx(1.0 / 3.5)
+
+
+def test_growing_takes_the_median_of_the_first_quarter() -> None:
+    slope = growing(flows(2, 9, 3, 2.5, 2, 2, 1.5, 1.5, 1, 1, 0.5, 0))
+
+    assert slope is not None
+    assert slope.early.site.path == "l2"
+    assert slope.late.site.path == "l9"
+    assert slope.decades == pytest.approx(2.0)
+
+
+def test_the_first_layer_is_shown_unless_it_is_off_the_profile() -> None:
+    regular = shrinking(flows(-7, -6, -5, -4, -3, -2, -1, 0))
+    query_first = shrinking(flows(-20, -6, -5, -4, -3, -2, -1, 0))
+
+    assert regular is not None
+    assert regular.early.site.path == "l1"
+    assert regular.shown_early.site.path == "l0"
+    assert regular.per_layer == pytest.approx(0.1)
+    assert query_first is not None
+    assert query_first.shown_early.site.path == "l1"
+
+
+def test_the_later_half_of_training_counts_from_the_last_armed_step() -> None:
+    trace = trace_of(
+        flows=(
+            *flows(-4, -3, -2, -1),
+            *flows(-9, -6, -3, 0, step=19),
+            *flows(-3, -2, -1, 0, step=20),
+            *flows(-3, -2, -1, 0, step=40),
+        )
+    )
+
+    verdict = over_time(trace, shrinking)
+
+    assert verdict.initial is not None
+    assert verdict.later is not None
+    assert verdict.initial.decades == -3
+    assert verdict.later.decades == -3
+    assert verdict.later.step >= 20
+
+
+def test_three_layers_make_no_profile() -> None:
+    assert shrinking(flows(-9, -5, 0)) is None
+    assert over_time(trace_of(flows=flows(-9, -5, 0)), shrinking).both == ()
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "NAdam", "RMSprop", "Adafactor", "Lion", "Muon"])
+def test_adam_and_its_kin_divide_the_scale_out(kind: str) -> None:
+    assert divides_scale_out(OptimizerFacts(kind))
+
+
+@pytest.mark.parametrize("kind", ["SGD", "ASGD", "LBFGS"])
+def test_plain_optimizers_keep_the_scale(kind: str) -> None:
+    assert not divides_scale_out(OptimizerFacts(kind))
