@@ -1,0 +1,72 @@
+"""GL202 saturated-activations."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradlint.graph import Operation
+from gradlint.rules.saturated_activations import SaturatedActivations
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import Trace
+
+
+def layer(
+    initial: list[float], trained: list[float], *, gate: bool = False, last: bool = False
+) -> Trace:
+    operations = [
+        Operation(0, "linear", "linear", "0", parameters=("0.weight",)),
+        Operation(1, "tanh", "tanh", "1", inputs=(0,), site="1", attributes={"gate": gate}),
+        Operation(2, "scale", "scale", inputs=(1,)),
+        Operation(3, "mse" if last else "linear", "next", "2", inputs=(2,), in_loss=last),
+    ]
+    return trace_of(
+        observe("saturated_share", "1", initial, kind="Tanh", step=0),
+        observe("saturated_share", "1", trained, kind="Tanh"),
+        operations=operations,
+    )
+
+
+def flagged(trace: Trace) -> bool:
+    return bool(findings_of(SaturatedActivations(), trace, exemptions=()))
+
+
+@pytest.mark.parametrize(
+    ("initial", "trained", "expected"),
+    [
+        pytest.param([0.8] * 3, [0.8] * 10, True, id="from-the-start-and-still"),
+        pytest.param([0.5] * 3, [0.5] * 10, False, id="exactly-at-the-limit"),
+        pytest.param([0.8] * 3, [0.8] * 5 + [0.2] * 5, False, id="recovered"),
+        pytest.param([0.1, 0.1, 0.9], [0.1] * 10, False, id="single-outlier-batch"),
+        pytest.param([0.8] * 3, [0.8] * 4 + [0.1] + [0.8] * 5, True, id="median-not-minimum"),
+        pytest.param([0.8] * 2, [], False, id="too-few-batches"),
+        pytest.param([0.8] * 3, [], True, id="initialization-alone"),
+        pytest.param([0.8] * 3, [0.8] * 4, False, id="too-few-steps"),
+        pytest.param([0.1] * 3, [0.95] * 10, True, id="saturated-by-training"),
+        pytest.param([0.1] * 3, [0.9] * 10, False, id="at-the-limit-of-what-training-does"),
+        pytest.param([], [], False, id="nothing-to-see"),
+    ],
+)
+def test_flags_layers_saturated_on_the_median_and_for_long(
+    initial: list[float], trained: list[float], expected: bool
+) -> None:
+    assert flagged(layer(initial, trained)) is expected
+
+
+def test_gates_are_left_out() -> None:
+    assert flagged(layer([0.9] * 3, [0.9] * 10))
+    assert not flagged(layer([0.9] * 3, [0.9] * 10, gate=True))
+
+
+def test_the_activation_in_front_of_the_loss_is_left_out() -> None:
+    assert not flagged(layer([0.9] * 3, [0.9] * 10, last=True))
+
+
+def test_the_message_names_both_ends_of_the_run() -> None:
+    (found,) = findings_of(SaturatedActivations(), layer([0.8] * 3, [0.7] * 10), exemptions=())
+
+    assert found.message == (
+        "80% of elements are saturated at step 0 and 70% at step 10 (limit 50%)"
+    )
+    assert found.severity.label == "warning"
+    assert found.module == "1"
+    assert found.step == 0
