@@ -35,7 +35,9 @@ class Parts:
     note: str = ""
 
 
-def assemble(parts: Parts, *, path: str, seed: int, batch_size: int | None = None) -> Target:
+def assemble(
+    parts: Parts, *, path: str, seed: int, batch_size: int | None = None, file: str | None = None
+) -> Target:
     """Return the target of `parts`.
 
     Raises:
@@ -77,6 +79,7 @@ def assemble(parts: Parts, *, path: str, seed: int, batch_size: int | None = Non
         synthesized=found.synthesized or bool(settled.makers),
         call=settled.convention,
         assumed=assumed | settled.assumed,
+        files=(file,) if file else (),
     )
 
 

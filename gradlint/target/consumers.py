@@ -179,7 +179,7 @@ def _uses(node: ast.AST, names: set[str]) -> bool:
 
 
 def _chain(node: ast.AST, me: str) -> tuple[str, ...]:
-    """Attributes after ``self``, called `me` there: ``self.a.b[0]`` is ("a", "b", "[]"); empty for anything else."""
+    """Attributes after ``self``, called `me`: ``self.a.b[0]`` is ("a", "b", "[]"); else empty."""
     names: list[str] = []
     while True:
         if isinstance(node, ast.Subscript):

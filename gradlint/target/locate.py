@@ -64,7 +64,8 @@ def locate(
         optimizer=names.find_optimizer(found, model, optimizer, lr),
         note=note,
     )
-    return assemble(parts, path=found.path, seed=seed, batch_size=batch_size)
+    file = getattr(found.module, "__file__", None)
+    return assemble(parts, path=found.path, seed=seed, batch_size=batch_size, file=file)
 
 
 def _check_options(lr: float | None, batch_size: int | None, device: str | None) -> None:

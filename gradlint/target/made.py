@@ -131,6 +131,7 @@ def natural(output: Tensor, held: list[Tensor], vocabulary: frozenset[int]) -> t
     )
     if tokens and first is not None and output.ndim == 3 and output.shape[:-1] == first.shape:
         known = output.shape[-1] in vocabulary and first.shape[-1] > 1
+        known = known and int(first.max()) < output.shape[-1]
         if known or last in ("softmax", "log_softmax"):
             how = "the next token" if known else "class labels a position"
             return f"{classes}, class axis last", how

@@ -148,16 +148,9 @@ def _needs(target: Imported, name: str, needed: tuple[str, ...], is_class: bool)
 
 def _only_class(target: Imported, seed: int) -> Model:
     """The one class of the file that builds; of several, the one the others are parts of."""
-    classes = [
-        value
-        for value in dict.fromkeys(vars(target.module).values())
-        if isinstance(value, type)
-        and issubclass(value, nn.Module)
-        and value.__module__ == target.module.__name__
-        and not _is_loss(value)
-        and "forward"
-        in {k for base in value.__mro__[:-1] if base is not nn.Module for k in vars(base)}
-    ]
+    defined = {id(v): v for v in vars(target.module).values() if isinstance(v, type)}
+    own = (v for v in defined.values() if v.__module__ == target.module.__name__)
+    classes = [v for v in own if _is_model(v)]
     if not classes:
         raise TargetNotFoundError(_none_found(target))
     free = [c for c in classes if not required(c)]
@@ -197,10 +190,13 @@ def _of_class(
     return found
 
 
-def _is_loss(kind: type[nn.Module]) -> bool:
+def _is_model(kind: type) -> bool:
+    """Whether a class is a module that can be called, and no loss."""
+    if not issubclass(kind, nn.Module) or kind.forward is nn.Module.forward:
+        return False
     known = takes(kind.forward)
     named = kind.__name__.lower().endswith(("loss", "criterion"))
-    return named and known is not None and len(known.positional) > 2
+    return not (named and known is not None and len(known.positional) > 2)
 
 
 def _outermost(classes: list[type[nn.Module]], seed: int) -> list[type[nn.Module]]:

@@ -121,6 +121,7 @@ def _import_file(file: Path, path: str) -> ModuleType:
     _forget_neighbors_of_others(real.parent)
     _first_on_path(str(real.parent))
     linecache.checkcache(str(real))
+    sys.modules.pop(name, None)  # the latest target comes last
     sys.modules[name] = module
     with _guarded(path, str(real)):
         spec.loader.exec_module(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from gradlint.target.specs import Recipe, Spec
 
 LENGTH = 32
 """Tokens of a synthesized text."""
+
+CHOICES = 4
+"""Answers to choose among in a synthesized question."""
 
 
 def is_pretrained(model: nn.Module) -> bool:
@@ -51,32 +55,38 @@ class _Config:
 
 def pretrained_recipes(model: nn.Module) -> Iterator[Recipe]:
     """Keyword inputs to try, with labels where forward takes some, likeliest first."""
+    several = list(_recipes(model))
+    yield from several
+    yield from (recipe.sized(1) for recipe in several)  # without padding some take one text only
+
+
+def _recipes(model: nn.Module) -> Iterator[Recipe]:
     known = forward_takes(model)
     config = _Config(getattr(model, "config", None))
     inputs = _inputs(model, known, config)
+    constants = (("return_loss", True),) if "return_loss" in known.names else ()
     for labels in _labels(model, known, config, inputs):
-        names = {spec.name for spec in inputs}
-        constants = (("return_loss", True),) if "return_loss" in known.names else ()
-        extra = [s for s in labels if s.name not in names]
-        yield Recipe((*inputs, *extra), constants)
-        for decoder in _decoder_inputs(known, config, inputs, bool(extra)):
-            yield Recipe((*inputs, *extra, decoder), constants)
+        yield Recipe((*inputs, *labels), constants)
+        if "decoder_input_ids" in known.names:
+            yield Recipe((*inputs, *labels, _tokens("decoder_input_ids", config)), constants)
 
 
 def _inputs(model: nn.Module, known: Takes, config: _Config) -> list[Spec]:
-    """The inputs that the model's kind reads: those of its `dummy_inputs`, and its main one."""
-    main = str(getattr(model, "main_input_name", "input_ids"))
-    wanted = [main]
+    """The inputs that the model's kind reads: its main one, and text with images."""
+    wanted = [str(getattr(model, "main_input_name", "input_ids"))]
     both = "pixel_values" in known.names and "input_ids" in known.names
     if both and config.first("vision_config") is not None:
         wanted = ["input_ids", "pixel_values"]
-    return [_spec(name, config) for name in wanted]
+    specs = [_spec(name, config) for name in wanted]
+    if "MultipleChoice" in type(model).__name__:
+        specs = [replace(s, shape=(TRIAL, CHOICES, *s.shape[1:])) for s in specs]
+    return specs
 
 
 def _spec(name: str, config: _Config) -> Spec:
     if name == "pixel_values":
-        side = config.first("image_size")
-        height, width = side if isinstance(side, (tuple, list)) else (side or 224, side or 224)
+        side = config.first("image_size") or 64
+        height, width = side if isinstance(side, (tuple, list)) else (side, side)
         return Spec((TRIAL, config.number(3, "num_channels"), height, width), name=name)
     if name == "input_features":
         frames = 2 * config.number(1500, "max_source_positions")
@@ -93,7 +103,8 @@ def _tokens(name: str, config: _Config) -> Spec:
     special = [config.first(f"{n}_token_id") for n in ("pad", "bos", "eos")]
     marks = [n for n in special if isinstance(n, int) and n < rows // 2]
     low = max(marks, default=-1) + 1
-    return Spec((TRIAL, min(LENGTH, max(longest, 2))), torch.int64, low, rows, name)
+    last = special[2] if special[2] in marks and special[2] != special[0] else None
+    return Spec((TRIAL, min(LENGTH, max(longest, 2))), torch.int64, low, rows, name, last=last)
 
 
 def _labels(
@@ -101,40 +112,33 @@ def _labels(
 ) -> Iterator[list[Spec]]:
     """Labels to try: by the task in the class's name; at last none."""
     name, first = type(model).__name__, inputs[0]
-    count = config.number(2, "num_labels")
     if "start_positions" in known.names:
-        span = [Spec((TRIAL,), torch.int64, 0, first.shape[-1], n) for n in _SPAN]
-        yield span
+        names = ("start_positions", "end_positions")
+        yield [Spec((TRIAL,), torch.int64, 0, first.shape[-1], n) for n in names]
     if "labels" in known.names:
-        rows = config.number(1000, "vocab_size")
-        samples = Spec((TRIAL,), torch.int64, 0, max(count, 2), "labels")
-        numbers = Spec((TRIAL,) if count == 1 else (TRIAL, count), name="labels")
-        same = Spec(first.shape, torch.int64, first.low, rows, "labels", like=first.name)
-        short = Spec((TRIAL, 8), torch.int64, 3, rows, "labels")
-        each = Spec(first.shape, torch.int64, 0, max(count, 2), "labels")
-        maps = Spec((TRIAL, *first.shape[2:]), torch.int64, 0, max(count, 2), "labels")
-        if count == 1 and "Classification" in name:
-            order = [numbers, samples]
-        elif "TokenClassification" in name:
-            order = [each]
-        elif "Segmentation" in name:
-            order = [maps]
-        elif "Classification" in name or "SentencePrediction" in name:
-            order = [samples, numbers]
-        elif first.floating:
-            order = [short, samples, maps]
-        else:
-            order = [same, samples, each, short]
-        yield from ([spec] for spec in order)
+        more = []
+        if "next_sentence_label" in known.names:
+            more = [Spec((TRIAL,), torch.int64, 0, 2, "next_sentence_label")]
+        yield from ([spec, *more] for spec in _tasks(name, config, first))
     yield []
 
 
-_SPAN = ("start_positions", "end_positions")
-
-
-def _decoder_inputs(
-    known: Takes, config: _Config, inputs: list[Spec], labeled: bool
-) -> Iterator[Spec]:
-    """Tokens of the decoder, for an encoder-decoder that does not shift its labels itself."""
-    if "decoder_input_ids" in known.names and not labeled:
-        yield _tokens("decoder_input_ids", config)
+def _tasks(name: str, config: _Config, first: Spec) -> list[Spec]:
+    """What `labels` are in the tasks of transformers' model classes."""
+    count = config.number(2, "num_labels")
+    rows = config.number(1000, "vocab_size")
+    labels = Spec((TRIAL,), torch.int64, 0, max(count, 2), "labels")
+    numbers = Spec((TRIAL,) if count == 1 else (TRIAL, count), name="labels")
+    each = replace(labels, shape=first.shape)
+    maps = replace(labels, shape=(TRIAL, *first.shape[2:]))
+    same = Spec(first.shape, torch.int64, first.low, rows, "labels", like=first.name)
+    short = Spec((TRIAL, 8), torch.int64, 3, rows, "labels")
+    if "MultipleChoice" in name:
+        return [replace(labels, high=CHOICES)]
+    if "TokenClassification" in name:
+        return [each]
+    if "Segmentation" in name:
+        return [maps]
+    if "Classification" in name or "SentencePrediction" in name:
+        return [numbers, labels] if count == 1 else [labels, numbers]
+    return [short, labels, maps] if first.floating else [same, labels, each, short]

@@ -31,7 +31,8 @@ class Spec:
 
     `fixed` fills it with one value instead, `like` with the entries of the input of that
     name. `samples` says where the number of samples stands: on the "first" axis, on "both"
-    (an adjacency matrix), as the number of nodes of "edges", or in "none".
+    (an adjacency matrix), as the number of nodes of "edges", or in "none". `last` is the
+    last entry of each sequence.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +43,7 @@ class Spec:
     fixed: float | None = None
     samples: str = "first"
     like: str | None = None
+    last: int | None = None
 
     @property
     def floating(self) -> bool:
@@ -70,7 +72,10 @@ class Spec:
         if not self.floating:
             low = int(self.low or 0)
             high = 2 if self.high is None else int(self.high)
-            return torch.randint(low, high, self.shape, generator=generator).to(wanted)
+            drawn = torch.randint(low, high, self.shape, generator=generator).to(wanted)
+            if self.last is not None:
+                drawn[..., -1] = self.last
+            return drawn
         if self.low is None or self.high is None:
             real = torch.complex64 if wanted.is_complex else torch.float32
             return torch.randn(self.shape, generator=generator, dtype=real).to(wanted)

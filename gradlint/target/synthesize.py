@@ -17,7 +17,7 @@ from gradlint.target.batches import Batch, describe, prepare
 from gradlint.target.calls import forward
 from gradlint.target.chosen import ending, leaves
 from gradlint.target.guesses import recipes
-from gradlint.target.layers import SPATIAL
+from gradlint.target.layers import SPATIAL, TRIAL
 from gradlint.target.pretrained import is_pretrained, pretrained_recipes
 from gradlint.target.raised import in_forward, modules_under_way
 from gradlint.target.specs import Recipe, Spec
@@ -49,7 +49,8 @@ def synthesize(model: nn.Module, seed: int = 0, size: int | None = None) -> Reci
     """
     with quietly(seed):
         found = _within_reach(model, _search(_Trials(model, seed)), seed)
-        return found.sized(size or _size(model, found, seed))
+        alone = found.size < TRIAL  # the model takes one sample at a time
+        return found if alone else found.sized(size or _size(model, found, seed))
 
 
 class _Trials:

@@ -25,7 +25,7 @@ class Target:
     gives the same batches. `call(model, batch)` runs forward and loss by whatever
     convention was found and returns ``(loss, outputs, targets)``; it raises `TargetError`
     where the user's code raises. `path` is the target as the user wrote it, `object` the
-    name that was used.
+    name that was used, `files` are those in which the model is built.
     """
 
     path: str
@@ -40,3 +40,4 @@ class Target:
     synthesized: bool
     call: Callable[[nn.Module, Batch], tuple[Tensor, Any, Any]]
     assumed: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
