@@ -124,7 +124,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "non-finite",
         "GL501",
-        f"GL102 GL201 GL202 GL301 GL302 GL306 GL401 {_SCALE} {_PROGRESS}",
+        f"GL102 GL201 GL202 GL301 GL302 GL306 {_SCALE} {_PROGRESS}",
         "every number computed from NaN is NaN",
     ),
     _mechanism(

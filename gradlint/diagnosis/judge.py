@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,9 +66,7 @@ def judge(
     return Judgement(tuple(findings), tuple(explained.values()), skipped, tuple(rules_run))
 
 
-def _explanation(
-    exemptions: Iterable[Exemption], trace: Trace, found: Finding
-) -> Explained | None:
+def _explanation(exemptions: Iterable[Exemption], trace: Trace, found: Finding) -> Explained | None:
     for candidate in exemptions:
         because = candidate.covers(trace, found)
         if because is not None:
@@ -93,45 +92,35 @@ def with_source(trace: Trace, found: Finding) -> Finding:
 def combine(judgements: Sequence[Judgement]) -> Judgement:
     """Combine the judgements of the same model under several seeds.
 
-    The first judgement is of the run that was trained; the others repeat it. A
-    statistical error that does not return in a majority of the seeds becomes a warning;
-    exact facts stand. What only other seeds show is added as a warning at most, when it
-    returns in at least two.
+    The first judgement speaks for all. A statistical error that does not return in a
+    majority of the seeds becomes a warning; exact facts stand. What the first does not
+    show is added if it is exact, or, as a warning at most, if it returns in two others.
     """
-    if len(judgements) == 1:
-        return judgements[0]
     first, *others = judgements
-    findings: list[Finding] = []
-    for found in first.findings:
-        returned = 1 + sum(_has(other, found.code) for other in others)
-        demote = (
-            found.severity is Severity.ERROR
-            and not found.exact
-            and returned * 2 <= len(judgements)
-        )
-        if demote:
-            found = found.but(
-                severity=Severity.WARNING,
-                message=f"{found.message} (in {returned} of {len(judgements)} seeds)",
-            )
-        findings.append(found)
-    known = {found.code for found in first.findings}
-    for index, other in enumerate(others):
-        for found in other.findings:
-            returned = sum(_has(o, found.code) for o in others)
-            if found.code in known or (returned < 2 and not found.exact) or index > 0 and any(
-                f.code == found.code for f in findings
-            ):
-                continue
-            severity = found.severity if found.exact else min(found.severity, Severity.WARNING)
-            findings.append(
-                found.but(
-                    severity=severity,
-                    message=f"{found.message} (in {returned} of {len(judgements)} seeds)",
-                )
-            )
+    counts = Counter(code for judgement in judgements for code in _codes(judgement))
+    seeds = len(judgements)
+
+    def weighed(found: Finding, *, certain: bool) -> Finding:
+        if certain or found.exact:
+            return found
+        severity = min(found.severity, Severity.WARNING)
+        message = f"{found.message} (in {counts[found.code]} of {seeds} seeds)"
+        return found.but(severity=severity, message=message)
+
+    findings = [
+        weighed(found, certain=found.severity < Severity.ERROR or 2 * counts[found.code] > seeds)
+        for found in first.findings
+    ]
+    known = _codes(first)
+    for other in others:
+        findings += [
+            weighed(found, certain=False)
+            for found in other.findings
+            if found.code not in known and (found.exact or counts[found.code] > 1)
+        ]
+        known |= _codes(other)
     return Judgement(tuple(findings), first.explained, first.skipped, first.rules_run)
 
 
-def _has(judgement: Judgement, code: str) -> bool:
-    return any(found.code == code for found in judgement.findings)
+def _codes(judgement: Judgement) -> frozenset[str]:
+    return frozenset(found.code for found in judgement.findings)

@@ -1,0 +1,189 @@
+"""Causes: which finding opens the report, and which are folded under it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from gradlint.diagnosis.causes import MECHANISMS, Linked, Mechanism, link
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules import all_rules
+
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+
+def said(
+    code: str,
+    severity: Severity = ERROR,
+    *,
+    exact: bool = False,
+    step: int | None = None,
+    stage: Stage = Stage.FORWARD,
+    depth: int = 0,
+) -> Finding:
+    return Finding(
+        code=code, rule=code.lower(), severity=severity, message=code, exact=exact, step=step,
+        stage=stage, depth=depth,
+    )  # fmt: skip
+
+
+def leads(cause: str, symptom: str, because: str = "because") -> Mechanism:
+    return Mechanism(
+        f"{cause}-{symptom}", frozenset(cause.split()), frozenset(symptom.split()), because
+    )
+
+
+def codes(linked: tuple[Linked, ...]) -> list[str]:
+    return [item.finding.code for item in linked]
+
+
+def roots(linked: tuple[Linked, ...]) -> list[str]:
+    return [item.finding.code for item in linked if item.cause is None]
+
+
+def test_nothing_found_gives_nothing() -> None:
+    assert link([]) == ()
+
+
+def test_a_symptom_is_folded_under_its_cause_and_says_why() -> None:
+    linked = link([said("B"), said("A")], [leads("A", "B", "A makes B")])
+
+    assert codes(linked) == ["A", "B"]
+    assert linked[0].cause is None
+    assert linked[0].symptoms == (1,)
+    assert linked[1].cause == 0
+    assert linked[1].because == "A makes B"
+
+
+def test_two_faults_that_explain_nothing_of_each_other_stay_two_causes() -> None:
+    linked = link([said("A"), said("X"), said("B"), said("Y")], [leads("A", "B"), leads("X", "Y")])
+
+    assert roots(linked) == ["A", "X"]
+    assert codes(linked) == ["A", "B", "X", "Y"]
+    assert [item.symptoms for item in linked] == [(1,), (), (3,), ()]
+
+
+def test_a_symptom_of_a_symptom_is_folded_under_the_root() -> None:
+    linked = link([said("C"), said("B"), said("A")], [leads("B", "C"), leads("A", "B")])
+
+    assert [item.cause for item in linked] == [None, 0, 0]
+    assert linked[0].symptoms == (1, 2)
+
+
+def test_in_a_circle_the_exact_fact_is_the_root() -> None:
+    circle = [leads("A", "B"), leads("B", "A")]
+
+    assert roots(link([said("A"), said("B", exact=True)], circle)) == ["B"]
+
+
+def test_in_a_circle_of_statistics_the_earlier_stage_is_the_root() -> None:
+    circle = [leads("A", "B"), leads("B", "A")]
+    early = said("B", stage=Stage.INITIALIZATION)
+
+    assert roots(link([said("A", stage=Stage.UPDATE), early], circle)) == ["B"]
+
+
+def test_a_circle_of_three_has_one_root() -> None:
+    circle = [leads("A", "B"), leads("B", "C"), leads("C", "A")]
+
+    for order in itertools.permutations("ABC"):
+        linked = link([said(code) for code in order], circle)
+        assert len(roots(linked)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(said("Z", exact=True), said("A"), id="facts-before-statistics"),
+        pytest.param(said("Z", step=0), said("A", step=5), id="earlier-steps-first"),
+        pytest.param(
+            said("Z", stage=Stage.DATA), said("A", stage=Stage.UPDATE), id="earlier-stages-first"
+        ),
+        pytest.param(said("Z", depth=1), said("A", depth=2), id="nearer-the-input-first"),
+        pytest.param(said("Z"), said("A", WARNING, exact=True), id="errors-before-warnings"),
+        pytest.param(said("Z", WARNING), said("A", NOTE, exact=True), id="notes-last"),
+        pytest.param(said("A"), said("Z"), id="then-by-code"),
+    ],
+)
+def test_causes_are_ordered(first: Finding, second: Finding) -> None:
+    for given in ((first, second), (second, first)):
+        assert codes(link(given, [])) == [first.code, second.code]
+
+
+def test_a_cause_counts_as_much_as_the_worst_it_explains() -> None:
+    linked = link([said("X"), said("A", WARNING, exact=True), said("B", ERROR)], [leads("A", "B")])
+
+    assert codes(linked) == ["A", "B", "X"]
+
+
+def test_a_note_explains_no_warning() -> None:
+    linked = link([said("A", NOTE), said("B", WARNING)], [leads("A", "B")])
+
+    assert roots(linked) == ["B", "A"]
+
+
+def test_a_note_explains_a_note() -> None:
+    assert roots(link([said("A", NOTE), said("B", NOTE)], [leads("A", "B")])) == ["A"]
+
+
+def test_the_mechanism_nearest_the_origin_wins() -> None:
+    linked = link(
+        [said("A"), said("B"), said("C")], [leads("A", "C", "first"), leads("B", "C", "second")]
+    )
+
+    assert next(item for item in linked if item.finding.code == "C").because == "first"
+
+
+def test_two_findings_of_one_rule_do_not_explain_each_other() -> None:
+    linked = link([said("A"), said("A", WARNING)], [leads("A", "A")])
+
+    assert [item.cause for item in linked] == [None, None]
+
+
+def test_the_order_of_the_findings_given_does_not_matter() -> None:
+    found = [said("GL301"), said("GL101"), said("GL201", WARNING), said("GL601", exact=True)]
+
+    assert len({tuple(codes(link(order))) for order in itertools.permutations(found)}) == 1
+
+
+def test_every_finding_is_told_exactly_once() -> None:
+    found = [said(rule.code, WARNING) for rule in all_rules()]
+    linked = link(found)
+
+    assert sorted(codes(linked)) == sorted(f.code for f in found)
+    for place, item in enumerate(linked):
+        assert all(linked[s].cause == place for s in item.symptoms)
+        assert item.cause is None or linked[item.cause].cause is None
+        assert item.cause is None or place in linked[item.cause].symptoms
+
+
+def test_mechanisms_have_names_of_their_own_and_a_reason() -> None:
+    assert len({m.name for m in MECHANISMS}) == len(MECHANISMS)
+    assert all(m.because and m.causes and m.symptoms for m in MECHANISMS)
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        pytest.param([said("GL301"), said("GL101", WARNING)], "GL101", id="small-weights"),
+        pytest.param([said("GL201"), said("GL111", WARNING)], "GL111", id="dead-by-bias"),
+        pytest.param(
+            [said("GL202", WARNING), said("GL606", stage=Stage.DATA)], "GL606", id="raw-pixels"
+        ),
+        pytest.param([said("GL206"), said("GL701", exact=True), said("GL609")], "GL701", id="cut"),
+        pytest.param([said("GL501", exact=True, step=3), said("GL401")], "GL401", id="rate"),
+        pytest.param([said("GL609"), said("GL601", exact=True)], "GL601", id="wrong-loss"),
+        pytest.param(
+            [said("GL104", step=0), said("GL501", exact=True, step=0)], "GL104", id="overflow"
+        ),
+    ],
+)
+def test_what_a_fault_brings_about_is_folded_under_it(found: list[Finding], cause: str) -> None:
+    assert roots(link(found)) == [cause]
+
+
+def test_a_cut_and_a_wrong_loss_are_two_faults() -> None:
+    found = [said("GL701", exact=True), said("GL601", exact=True), said("GL609")]
+
+    assert sorted(roots(link(found))) == ["GL601", "GL701"]
