@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._losses import CLASSIFICATION, REGRESSION, noise, progress
+from gradlint.rules._losses import CLASSIFICATION, noise, progress
 from gradlint.rules._optimizer import NOT_GIVEN, given
 from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
@@ -23,9 +23,10 @@ class LossNotDecreasing(Rule):
     ## What it does
     Compares the median loss of the last quarter of the watched steps with the median at
     initialization, and both with the loss's own noise from step to step. Rising by more than
-    `max_rise` is an error, by more than the noise a warning; staying within `min_fall` is a
-    warning where the weights moved by `min_travel` of their size, and a note where the loss
-    stands at its value for guessing, as it does when the targets do not follow from the inputs.
+    `max_rise` is an error, by a tenth and more than the noise a warning. Staying within
+    `min_fall` over `min_steps` steps, while the weights moved by `min_travel` of their size, is
+    a warning where the loss is above `max_excess` times that of a guess, and else a note: at a
+    guess targets may not follow from inputs, below it the loss may be at its floor.
 
     ## Why is this bad?
     Every step costs its time, and the model is no better than at the start.
@@ -51,7 +52,9 @@ class LossNotDecreasing(Rule):
     ## When it is wrong
     Some tens of steps are few: a low learning rate, a warm-up, a loss already at its floor
     look the same, so the rule asks that the weights have moved. Losses of adversarial and
-    reinforcement learning do not fall by design; only losses on given targets are judged.
+    reinforcement learning do not fall by design; only losses on given targets are judged, and
+    a sum of several terms, whose weights may follow a schedule, is at most a note. A loss whose
+    noise is above `max_noise` of its value is not said to stay.
 
     ## References
     - Reference [3], symptoms of exploding gradients, 4: the loss never falls
@@ -71,6 +74,8 @@ class LossNotDecreasing(Rule):
     max_rise: float = 2.0
     min_fall: float = 0.02
     min_travel: float = 0.05
+    max_excess: float = 1.2
+    max_noise: float = 0.1
     min_steps: int = 20
 
     def check(self, trace: Trace) -> Iterator[Finding]:
@@ -81,16 +86,18 @@ class LossNotDecreasing(Rule):
             return
         first, late = seen
         rough = noise(trace)
-        if late == math.inf or (late > self.max_rise * abs(first) and late > first + 6 * rough):
+        rises = late > 1.1 * abs(first) and late > first + 3 * rough
+        doubled = late > self.max_rise * abs(first) and late > first + 6 * rough
+        if late == math.inf or (doubled and _plain(trace)):
             severity = Severity.ERROR
         elif steps < self.min_steps or warming_up(trace):
             return
-        elif late > 1.1 * abs(first) and late > first + 3 * rough:
-            severity = Severity.WARNING
+        elif rises:
+            severity = Severity.WARNING if _plain(trace) else Severity.NOTE
         elif self._stays(trace, first, late, rough, steps):
             chance = _chance(trace)
-            guessing = chance is not None and abs(late - chance) < 0.1 * chance
-            severity = Severity.NOTE if guessing or chance is None else Severity.WARNING
+            worse = chance is not None and late > self.max_excess * chance
+            severity = Severity.WARNING if worse else Severity.NOTE
         else:
             return
         yield self.finding(
@@ -116,16 +123,24 @@ class LossNotDecreasing(Rule):
         if not medians or first <= 1e-3:
             return False
         travel = statistics.median(medians.values()) * steps
-        return travel >= self.min_travel and first - late < max(self.min_fall * first, 0.5 * rough)
+        clear = rough < self.max_noise * first  # in more noise a fall would not show
+        return clear and travel >= self.min_travel and first - late < self.min_fall * first
+
+
+def _plain(trace: Trace) -> bool:
+    """Whether the loss is one averaged term: weights of several terms rise by schedule."""
+    if len({loss.kind for loss in trace.facts.losses}) != 1:
+        return False
+    return not any(op.in_loss and op.kind == "add" for op in trace.graph)
 
 
 def _chance(trace: Trace) -> float | None:
     """Return the loss of a guess: ln K for K classes, the targets' variance for MSE."""
     seen = trace.facts.losses[0]
+    if seen.reduction != "mean" or not _plain(trace):
+        return None
     if seen.kind in CLASSIFICATION and seen.classes and seen.classes > 1:
         return math.log(seen.classes)
     if seen.kind in ("bce", "bce_with_logits"):
         return math.log(2)
-    if seen.kind in REGRESSION and seen.target is not None and seen.kind == "mse":
-        return seen.target.std**2
-    return None
+    return seen.target.std**2 if seen.kind == "mse" and seen.target is not None else None

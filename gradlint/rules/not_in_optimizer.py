@@ -89,8 +89,8 @@ class NotInOptimizer(Rule):
             noun = "parameter" if count == 1 else "parameters"
             yield self.finding(
                 path,
-                f"{count} trainable {noun} of {path or 'the model'} got gradients and are in no "
-                f"optimizer{because}",
+                f"no optimizer holds {count} trainable {noun} of {path or 'the model'} that got "
+                f"gradients{because}",
                 trace=trace,
                 severity=severity,
                 parameter=group[0].path if count == 1 else None,

@@ -104,7 +104,7 @@ class ResidualShape(Rule):
     def _to_the_batch(self, trace: Trace) -> Iterator[Finding]:
         """Branches of one feature added to their module's input, which needs no gradient."""
         for op in trace.graph.of_kind("shift"):
-            facts = trace.modules.get(op.module) if op.module else None
+            facts = trace.modules.get(op.module) if op.module is not None else None
             if op.in_loss or op.missing != 1 or len(op.inputs) != 1 or facts is None:
                 continue
             branch = trace.graph.by_id[op.inputs[0]]

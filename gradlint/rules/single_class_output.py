@@ -81,7 +81,8 @@ class SingleClassOutput(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no loss was seen."""
-        return None if len(trace.graph) or trace.facts.losses else "no loss was seen"
+        seen = len(trace.graph) or trace.facts.losses or trace.events("exception")
+        return None if seen else "no loss was seen"
 
     def _single(self, trace: Trace) -> Operation | None:
         """Return a softmax over one value that reaches the loss, if there is one."""

@@ -21,10 +21,11 @@ class UpdateTooLarge(Rule):
 
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags those whose
-    median from step `first_step` on is above `max_ratio`, and a run in which half of the
-    matrices were changed by more than their own size in one of the steps before. It is an
-    error where the loss did not fall below `min_progress` of its first value, a warning where
-    it fell a little, and silence where it halved.
+    median over at least `min_steps` steps from `first_step` on is above `max_ratio`, unless the
+    loss halved, and a run in which half of the matrices were changed by more than their own
+    size in one of the steps before, if the loss then did not fall or went above `max_rise`
+    times its first value on the way. It is an error where the loss stayed above
+    `min_progress` of its first value, a warning where it fell.
 
     ## Why is this bad?
     The gradient describes the loss near the weights. A step of a tenth of their size leaves
@@ -69,6 +70,7 @@ class UpdateTooLarge(Rule):
     first_step: int = 11
     min_steps: int = 5
     min_progress: float = 0.9
+    max_rise: float = 3.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each matrix, or one for a run that was blown up at once."""
@@ -76,15 +78,13 @@ class UpdateTooLarge(Rule):
         if given(trace) is None:
             return
         first, late = seen if seen is not None else (math.nan, math.nan)
-        if late <= 0.5 * first:
-            return
         fell = late < self.min_progress * first
         severity = Severity.WARNING if fell or seen is None else Severity.ERROR
         ended = f"the loss went from {first:.2g} to {late:.2g}" if seen else "the loss is unknown"
         above = {
             path: ratio
             for path, ratio in median_updates(trace, self.first_step, self.min_steps).items()
-            if ratio > self.max_ratio
+            if ratio > self.max_ratio and not late <= 0.5 * first
         }
         for path, ratio in above.items():
             yield self.finding(
@@ -96,14 +96,17 @@ class UpdateTooLarge(Rule):
                 parameter=path,
                 evidence={"ratio": ratio, "limit": self.max_ratio, "loss": [first, late]},
             )
-        if not above and severity is Severity.ERROR:
-            yield from self._blown_up(trace, ended)
+        worst = max(trace.of("loss").at("").training.values, default=math.nan)
+        thrown = worst > self.max_rise * abs(first)
+        if not above and (severity is Severity.ERROR or thrown):
+            ended = f"{ended}, by way of {worst:.2g}" if thrown and worst > late else ended
+            yield from self._blown_up(trace, severity, ended)
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
         return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
 
-    def _blown_up(self, trace: Trace, ended: str) -> Iterator[Finding]:
+    def _blown_up(self, trace: Trace, severity: Severity, ended: str) -> Iterator[Finding]:
         """Steps before `first_step` that replaced half of the matrices."""
         updates = trace.of("update_to_weight_ratio").training
         largest = {
@@ -121,6 +124,7 @@ class UpdateTooLarge(Rule):
             f"one of the first steps changed {path} by {replaced[path]:.2g} times its size "
             f"(limit 1), and {len(replaced)} of {len(largest)} matrices likewise; {ended}",
             trace=trace,
+            severity=severity,
             parameter=path,
             evidence={"ratio": replaced[path], "limit": 1.0},
         )

@@ -7,7 +7,7 @@ import pytest
 from gradlint.graph import Operation
 from gradlint.rules.single_class_output import SingleClassOutput
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import LossFacts, TensorFacts, Trace
+from gradlint.trace import Event, LossFacts, TensorFacts, Trace
 
 LINEAR = Operation(0, "linear", "linear", "0", shape=(8, 1))
 SOFTMAX = Operation(1, "softmax", "softmax", "1", (0,), shape=(8, 1), attributes={"dim": 1})
@@ -95,3 +95,11 @@ def test_the_message_counts_both() -> None:
     (found,) = findings_of(SingleClassOutput(), labels(8, 0, 7))
 
     assert found.message == "the targets hold 8 different classes, the model has 5 outputs"
+
+
+def test_a_loss_that_raised_is_judged_by_output_and_targets() -> None:
+    raised = Event("exception", detail={"phase": "loss", "message": "Target 7 is out of bounds"})
+    loss = labels(8, 0, 7).facts.losses[0]
+    trace = trace_of(events=(raised,), outputs=(loss.output,), targets=(loss.target,))
+
+    assert len(findings_of(SingleClassOutput(), trace)) == 1

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.degenerate_normalization import DegenerateNormalization
+from gradlint.testing import chain, findings_of, observe, trace_of
+from gradlint.trace import Event, ModuleFacts, Trace
+
+
+def norm(kind: str, shape: tuple[int, ...], *, training: bool = True, **options: object) -> Trace:
+    module = ModuleFacts("norm", kind, 1, 1, training, options=options, input_shape=shape)
+    return trace_of(modules=(module,))
+
+
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        (norm("LayerNorm", (8, 1), normalized_shape=(1,)), True),
+        (norm("LayerNorm", (8, 2), normalized_shape=(2,)), False),
+        (norm("RMSNorm", (8, 1), normalized_shape=(1,)), True),
+        (norm("InstanceNorm2d", (8, 4, 1, 1)), True),
+        (norm("InstanceNorm2d", (8, 4, 1, 2)), False),
+        (norm("InstanceNorm2d", (8, 4, 1, 1), training=False, track_running_stats=True), False),
+        (norm("GroupNorm", (8, 4, 1, 1), num_groups=4), True),
+        (norm("GroupNorm", (8, 4, 1, 1), num_groups=2), False),
+        (norm("GroupNorm", (8, 4, 3, 3), num_groups=4), False),
+        (norm("BatchNorm1d", (1, 4)), False),
+        (trace_of(), False),
+    ],
+)
+def test_values_per_statistic_are_counted(trace, flagged) -> None:
+    found = findings_of(DegenerateNormalization(), trace)
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("spreads", "flagged"),
+    [
+        pytest.param([0.0] * 6, True, id="constant"),
+        pytest.param([0.0] * 5, True, id="exactly-enough-steps"),
+        pytest.param([0.0] * 4, False, id="too-few-steps"),
+        pytest.param([0.0, *[1e-6] * 5], False, id="only-at-initialization"),
+        pytest.param([0.0] * 5 + [0.1], False, id="it-varied-once"),
+        pytest.param([], False, id="not-observed"),
+    ],
+)
+def test_a_constant_input_is_an_error(spreads, flagged) -> None:
+    trace = trace_of(
+        observe("activation_std", "0", spreads, start=0), operations=chain("linear", "layer_norm")
+    )
+
+    assert bool(findings_of(DegenerateNormalization(), trace)) is flagged
+
+
+def test_what_torch_raises_is_named() -> None:
+    message = "Expected more than 1 spatial element when training, got input size [8, 4, 1, 1]"
+    trace = trace_of(events=(Event("exception", module="norm", detail={"message": message}),))
+
+    assert [f.module for f in findings_of(DegenerateNormalization(), trace)] == ["norm"]
+
+
+def test_the_message_names_the_input() -> None:
+    (found,) = findings_of(
+        DegenerateNormalization(), norm("LayerNorm", (8, 1), normalized_shape=(1,))
+    )
+
+    assert found.message == (
+        "LayerNorm normalizes over 1 value (input (8, 1)): its output does not vary"
+    )

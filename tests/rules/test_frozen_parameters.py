@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from math import sqrt
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.frozen_parameters import FrozenParameters
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+
+def trace(
+    *,
+    frozen: tuple[str, ...] = ("body",),
+    gain: float = 1 / sqrt(3),
+    mean: float = 0.0,
+    sizes: tuple[int, int] = (64, 32),
+    kind: str = "Linear",
+    held: tuple[str, ...] | None = None,
+    **facts: object,
+) -> Trace:
+    """A body and a head, square weights of `sizes`; weights of `gain` / √fan-in."""
+    parameters, modules, observed = [], [], []
+    for i, (path, size) in enumerate(zip(("body", "head"), sizes, strict=True)):
+        modules.append(ModuleFacts(path, kind, i, 1))
+        parameters.append(
+            ParameterFacts(
+                f"{path}.weight",
+                (size, size),
+                module=path,
+                requires_grad=path not in frozen,
+                in_optimizer=None if held is None else path in held,
+                fan_in=size,
+                fan_out=size,
+            )
+        )
+        for metric, value in (
+            ("init_gain", gain),
+            ("weight_std", gain / sqrt(size)),
+            ("weight_mean", mean),
+        ):
+            observed.append(observe(metric, f"{path}.weight", [value], step=0, module=path))
+    optimizer = None if held is None else OptimizerFacts("SGD")
+    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer, **facts)
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(FrozenParameters(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(), [Severity.ERROR], id="fresh-and-most-of-the-model"),
+        pytest.param(trace(gain=sqrt(2)), [Severity.ERROR], id="kaiming"),
+        pytest.param(trace(gain=0.8), [Severity.NOTE], id="trained-weights"),
+        pytest.param(trace(mean=0.05), [Severity.NOTE], id="not-centered"),
+        pytest.param(trace(pretrained=True), [Severity.NOTE], id="loaded-weights"),
+        pytest.param(trace(kind="Embedding"), [Severity.NOTE], id="word-vectors"),
+        pytest.param(trace(sizes=(32, 32)), [Severity.NOTE], id="exactly-half"),
+        pytest.param(trace(sizes=(33, 32)), [Severity.ERROR], id="just-over-half"),
+        pytest.param(trace(frozen=("body", "head")), [Severity.ERROR], id="everything"),
+        pytest.param(
+            trace(held=("body",), pretrained=True), [Severity.ERROR], id="all-the-optimizer-holds"
+        ),
+        pytest.param(
+            trace(held=("head",), pretrained=True), [Severity.NOTE], id="the-head-is-trained"
+        ),
+        pytest.param(trace(frozen=()), [], id="nothing-frozen"),
+        pytest.param(trace_of(), [], id="nothing"),
+    ],
+)
+def test_frozen_weights_are_a_note_unless_nothing_good_is_kept(observed, expected) -> None:
+    assert severities(observed) == expected
+
+
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        (
+            trace(),
+            "frozen weights with the spread of a fresh initialization are 80% of the model (limit "
+            "50%)",
+        ),
+        (trace(frozen=("body", "head")), "all 2 parameters of the model are frozen"),
+        (
+            trace(held=("body",), pretrained=True),
+            "all 1 parameters that the optimizer holds are frozen",
+        ),
+        (trace(pretrained=True), "1 parameter is frozen in body"),
+    ],
+)
+def test_the_message_counts(observed, message) -> None:
+    assert findings_of(FrozenParameters(), observed)[0].message == message

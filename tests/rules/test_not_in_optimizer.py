@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.not_in_optimizer import NotInOptimizer
+from gradlint.testing import findings_of, trace_of
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+SGD = OptimizerFacts("SGD")
+
+
+def layer(path: str, *, held: bool | None, size: int = 8, **more: object) -> list[ParameterFacts]:
+    return [
+        ParameterFacts(f"{path}.{name}", shape, module=path, in_optimizer=held, **more)  # type: ignore[arg-type]
+        for name, shape in (("weight", (size, size)), ("bias", (size,)))
+    ]
+
+
+def trace(
+    *layers: Iterable[ParameterFacts], optimizer: OptimizerFacts | None = SGD, **facts: object
+) -> Trace:
+    parameters = [p for group in layers for p in group]
+    modules = [ModuleFacts(p, "Linear", i, 1) for i, p in enumerate(dict.fromkeys(
+        p.module for p in parameters))]  # fmt: skip
+    return trace_of(parameters=parameters, modules=modules, optimizer=optimizer, **facts)
+
+
+def severities(observed: Trace) -> list[tuple[Severity, str | None]]:
+    return [(f.severity, f.module) for f in findings_of(NotInOptimizer(), observed)]
+
+
+HEAD_LOST = (layer("body", held=True), layer("head", held=False))
+BODY_LOST = (layer("body", held=False), layer("head", held=True))
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(*HEAD_LOST), [(Severity.ERROR, "head")], id="head-forgotten"),
+        pytest.param(trace(*BODY_LOST), [(Severity.ERROR, "body")], id="fresh-body-left-out"),
+        pytest.param(
+            trace(*BODY_LOST, pretrained=True), [(Severity.NOTE, "body")], id="pretrained-body"
+        ),
+        pytest.param(
+            trace(*HEAD_LOST, pretrained=True), [(Severity.WARNING, "head")], id="pretrained-head"
+        ),
+        pytest.param(
+            trace(layer("generator", held=True), layer("discriminator", held=False)),
+            [(Severity.NOTE, "discriminator")],
+            id="adversary",
+        ),
+        pytest.param(
+            trace(layer("body", held=True), layer("head", held=False, requires_grad=False)),
+            [],
+            id="frozen",
+        ),
+        pytest.param(
+            trace(layer("body", held=True), layer("head", held=False, gradient="missing")),
+            [],
+            id="without-gradient-is-another-rule",
+        ),
+        pytest.param(trace(layer("body", held=True)), [], id="all-held"),
+        pytest.param(trace(layer("body", held=None), optimizer=None), [], id="no-optimizer"),
+        pytest.param(
+            trace(*HEAD_LOST, optimizer=OptimizerFacts("Adam", probe=True)), [], id="our-own"
+        ),
+    ],
+)
+def test_what_gets_gradients_is_to_be_in_the_optimizer(observed, expected) -> None:
+    assert severities(observed) == expected
+
+
+def test_a_copy_of_a_trained_part_is_a_note() -> None:
+    parts = [
+        part
+        for name, held in (("online", True), ("slow", False))
+        for part in (layer(f"{name}.a", held=held), layer(f"{name}.b", held=held))
+    ]
+
+    assert severities(trace(*parts)) == [(Severity.NOTE, "slow")]
+
+
+def test_single_parameters_are_named() -> None:
+    weight, bias = layer("head", held=True)
+    lost = ParameterFacts(bias.path, bias.shape, module="head", in_optimizer=False)
+
+    (found,) = findings_of(NotInOptimizer(), trace([weight, lost]))
+
+    assert found.parameter == "head.bias"
+    assert found.message == "no optimizer holds 1 trainable parameter of head that got gradients"

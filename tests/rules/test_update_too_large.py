@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.update_too_large import UpdateTooLarge
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+SGD = OptimizerFacts("SGD")
+RISING = [2.0, *[2.1 + 0.1 * i for i in range(40)]]
+FALLING = [2.0, *[2.0 * 0.95**i for i in range(40)]]
+STAYING = [2.0, *[1.5] * 40]
+
+
+def trace(
+    *ratios: list[float],
+    losses: list[float] = RISING,
+    optimizer: OptimizerFacts | None = SGD,
+    spread: float = 0.1,
+    kind: str = "Linear",
+    shape: tuple[int, ...] = (64, 64),
+) -> Trace:
+    observed, parameters, modules = [], [], []
+    for i, values in enumerate(ratios):
+        path = f"{i}.weight"
+        modules.append(ModuleFacts(str(i), kind, i, 1))
+        parameters.append(ParameterFacts(path, shape, module=str(i), fan_in=64))
+        observed.append(observe("update_to_weight_ratio", path, values, module=str(i), depth=i))
+        observed.append(observe("weight_rms", path, [spread], step=0, module=str(i)))
+    observed.append(observe("loss", "", losses[:1], kind="model", step=0))
+    observed.append(observe("loss", "", losses[1:], kind="model"))
+    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer)
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(UpdateTooLarge(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "flagged"),
+    [
+        pytest.param([0.3] * 40, True, id="well-over"),
+        pytest.param([0.1] * 40, False, id="exactly-at-the-limit"),
+        pytest.param([0.3] * 15, True, id="just-enough-steps"),
+        pytest.param([0.3] * 14, False, id="too-few-steps"),
+        pytest.param([0.9] * 10 + [0.01] * 30, False, id="only-the-first-steps-of-adam"),
+        pytest.param([0.01] * 20 + [5.0] + [0.01] * 19, False, id="single-outlier"),
+        pytest.param([], False, id="not-observed"),
+    ],
+)
+def test_the_median_after_the_first_steps_is_judged(ratios, flagged) -> None:
+    assert severities(trace(ratios)) == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [(RISING, [Severity.ERROR]), (STAYING, [Severity.WARNING]), (FALLING, [])],
+    ids=["rising", "fell-a-little", "halved"],
+)
+def test_the_loss_decides_how_bad_it_is(losses, expected) -> None:
+    assert severities(trace([0.3] * 40, losses=losses)) == expected
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        pytest.param(trace([0.3] * 40, optimizer=None), id="no-optimizer"),
+        pytest.param(
+            trace([0.3] * 40, optimizer=OptimizerFacts("Adam", probe=True)), id="our-own-optimizer"
+        ),
+        pytest.param(trace([0.3] * 40, spread=1e-4), id="started-near-zero"),
+        pytest.param(trace([0.3] * 40, kind="Embedding"), id="embedding"),
+        pytest.param(trace([0.3] * 40, shape=(64,)), id="no-matrix"),
+        pytest.param(trace_of(), id="nothing"),
+    ],
+)
+def test_guards(observed) -> None:
+    assert severities(observed) == []
+
+
+BLOWN = [40.0, *[0.02] * 39]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "losses", "expected"),
+    [
+        pytest.param([BLOWN, BLOWN], RISING, [Severity.ERROR], id="all-of-them"),
+        pytest.param([BLOWN, [0.01] * 40], RISING, [Severity.ERROR], id="exactly-half"),
+        pytest.param([BLOWN, [0.01] * 40, [0.01] * 40], RISING, [], id="fewer-than-half"),
+        pytest.param([[1.0] + [0.02] * 39], RISING, [], id="exactly-its-own-size"),
+        pytest.param([BLOWN], FALLING, [], id="the-loss-fell-all-the-same"),
+        pytest.param(
+            [BLOWN], [2.0, 6.1, *FALLING[2:]], [Severity.WARNING], id="it-fell-after-a-jump"
+        ),
+        pytest.param([BLOWN], [2.0, 6.0, *FALLING[2:]], [], id="a-jump-exactly-at-the-limit"),
+        pytest.param([[3.0, 9.0]], [2.0, 1e9, math.nan], [Severity.ERROR], id="not-finite-at-once"),
+    ],
+)
+def test_first_steps_that_replace_the_weights_are_found(ratios, losses, expected) -> None:
+    assert severities(trace(*ratios, losses=losses)) == expected
+
+
+def test_the_messages_name_ratio_and_loss() -> None:
+    (steady,) = findings_of(UpdateTooLarge(), trace([0.3] * 40))
+    (blown,) = findings_of(UpdateTooLarge(), trace(BLOWN))
+
+    assert steady.message == (
+        "each step changes 0.weight by 30% of its size (limit 10%); the loss went from 2 to 5.5"
+    )
+    assert blown.message == (
+        "one of the first steps changed 0.weight by 40 times its size (limit 1), and 1 of 1 "
+        "matrices likewise; the loss went from 2 to 5.5"
+    )

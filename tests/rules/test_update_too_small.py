@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.update_too_small import UpdateTooSmall
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+SGD = OptimizerFacts("SGD")
+
+
+def trace(
+    *ratios: list[float],
+    losses: list[float] | None = None,
+    norm: float = 1.0,
+    rates: list[float] | None = None,
+    optimizer: OptimizerFacts | None = SGD,
+) -> Trace:
+    observed, parameters, modules = [], [], []
+    for i, values in enumerate(ratios):
+        path = f"{i}.weight"
+        modules.append(ModuleFacts(str(i), "Linear", i, 1))
+        parameters.append(ParameterFacts(path, (64, 64), module=str(i), fan_in=64))
+        observed.append(observe("update_to_weight_ratio", path, values, module=str(i)))
+        observed.append(observe("weight_rms", path, [0.1], step=0, module=str(i)))
+    shown = losses or [2.0] * 41
+    observed.append(observe("loss", "", shown[:1], kind="model", step=0))
+    observed.append(observe("loss", "", shown[1:], kind="model"))
+    observed.append(observe("total_gradient_norm", "", [norm] * 40, kind="model"))
+    observed.append(observe("learning_rate", "", rates or [1e-7] * 40, kind="model"))
+    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(trace([1e-8] * 40), True, id="well-below"),
+        pytest.param(trace([1e-6] * 40), False, id="exactly-at-the-limit"),
+        pytest.param(trace([1e-8] * 10), True, id="just-enough-steps"),
+        pytest.param(trace([1e-8] * 9), False, id="too-few-steps"),
+        pytest.param(trace([1e-8] * 40, [1e-3] * 40), False, id="another-matrix-moves"),
+        pytest.param(trace([1e-8] * 39 + [1.0]), True, id="single-outlier"),
+        pytest.param(trace([1e-8] * 40, losses=[2.0, *[0.5] * 40]), False, id="the-loss-fell"),
+        pytest.param(trace([1e-8] * 40, losses=[1e-9] * 41), False, id="at-its-floor"),
+        pytest.param(trace([1e-8] * 40, norm=0.0), False, id="no-gradient"),
+        pytest.param(trace([0.0] * 40), False, id="nothing-moves-at-a-rate-above-zero"),
+        pytest.param(trace([0.0] * 40, rates=[0.0] * 40), True, id="the-rate-is-zero"),
+        pytest.param(trace([1e-8] * 40, rates=[1e-7 * i for i in range(40)]), False, id="warm-up"),
+        pytest.param(trace([1e-8] * 40, optimizer=None), False, id="no-optimizer"),
+        pytest.param(
+            trace([1e-8] * 40, optimizer=OptimizerFacts("Adam", probe=True)), False, id="our-own"
+        ),
+        pytest.param(trace_of(), False, id="nothing"),
+    ],
+)
+def test_updates_that_move_nothing_are_a_warning(observed, flagged) -> None:
+    found = findings_of(UpdateTooSmall(), observed)
+
+    assert [f.severity for f in found] == ([Severity.WARNING] if flagged else [])
+
+
+def test_the_message_names_ratio_and_rate() -> None:
+    (found,) = findings_of(UpdateTooSmall(), trace([1e-8] * 40))
+
+    assert found.message == (
+        "no weight matrix changes by more than 1e-08 of its size a step at a learning rate of "
+        "1e-07 (limit 1e-06); the loss stays at 2"
+    )
