@@ -90,7 +90,12 @@ class Trend:
     @property
     def per_layer(self) -> float:
         """Factor a layer, the geometric mean."""
-        return float(10.0 ** (self.decades / (self.layers - 1)))
+        return factor(self.decades / (self.layers - 1))
+
+
+def factor(decades: float) -> float:
+    """Return ``10 ** decades``, within what a float holds."""
+    return float(10.0 ** max(-300.0, min(decades, 300.0)))
 
 
 def why_not_initial(trace: Trace) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._chains import chains, signal, trend_of, why_not_initial
+from gradlint.rules._chains import chains, factor, signal, trend_of, why_not_initial
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -93,7 +93,7 @@ class ExplodingSignal(Rule):
             trend = trend_of([rms for _, rms in points], growing=True)
             if trend is None or trend.sharing < self.min_layers - 1:
                 continue
-            grown = 10.0**trend.spared
+            grown = factor(trend.spared)
             if not grown > self.warning_above or 3 * trend.sharing < 2 * (trend.layers - 1):
                 continue
             overflows = trend.end is not None and trend.end != 0

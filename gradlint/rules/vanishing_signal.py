@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._chains import chains, signal, trend_of, why_not_initial
+from gradlint.rules._chains import chains, factor, signal, trend_of, why_not_initial
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -95,7 +95,7 @@ class VanishingSignal(Rule):
             trend = trend_of([rms for _, rms in points], growing=False)
             if trend is None or trend.sharing < self.min_layers - 1:
                 continue
-            lost = 10.0**trend.spared
+            lost = factor(trend.spared)
             if not lost < self.warning_below or 3 * trend.sharing < 2 * (trend.layers - 1):
                 continue
             severe = lost < self.error_below or trend.end == 0
