@@ -1,0 +1,125 @@
+"""GL105: a loss far above chance before any training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from gradlint.graph import Operation
+from gradlint.rules.initial_loss_off import InitialLossOff
+from gradlint.testing import chain, findings_of, observe, trace_of
+from gradlint.trace import LossFacts, TensorFacts, Trace
+
+OPERATIONS = chain("linear", "nll")
+TARGET = TensorFacts("target", (64, 1), "float32", -3.0, 3.0, mean=0.0, std=1.0)
+
+
+def start(values: list[float], *behind: str, **changes: Any) -> Trace:
+    """A loss at step 0; `behind` are operations behind the loss operation."""
+    facts = {"kind": "cross_entropy", "classes": 10, "operation": 1}
+    given = changes.pop("losses", None)
+    facts.update({key: changes.pop(key) for key in list(changes) if key in FIELDS})
+    operations = [*OPERATIONS]
+    for kind in behind:
+        last = len(operations)
+        operations.append(Operation(last, kind, "", inputs=(last - 1,), in_loss=True))
+    return trace_of(
+        observe("loss", "", values, step=0),
+        operations=operations,
+        losses=given or (LossFacts(**facts),),
+        **changes,
+    )
+
+
+FIELDS = set(LossFacts.__dataclass_fields__)
+LIMIT = 2 * math.log(10) + 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "flagged"),
+    [
+        pytest.param([27.0] * 3, True, id="over-confident"),
+        pytest.param([LIMIT] * 3, False, id="exactly-at-the-limit"),
+        pytest.param([LIMIT + 0.01] * 3, True, id="just-above"),
+        pytest.param([2.5, 2.3, 2.4], False, id="chance"),
+        pytest.param([2.4, 90.0, 2.4], False, id="one-bad-batch"),
+        pytest.param([0.1] * 3, False, id="low"),
+        pytest.param([math.nan] * 3, False, id="nan"),
+        pytest.param([math.inf] * 3, False, id="infinite"),
+        pytest.param([], False, id="nothing-observed"),
+    ],
+)
+def test_flags_a_cross_entropy_far_above_chance(losses: list[float], flagged: bool) -> None:
+    assert bool(findings_of(InitialLossOff(), start(losses))) is flagged
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "flagged"),
+    [
+        pytest.param(5.0, {"kind": "bce_with_logits", "classes": None}, True, id="bce-high"),
+        pytest.param(0.8, {"kind": "bce", "classes": None}, False, id="bce-chance"),
+        pytest.param(50.0, {"kind": "nll", "row_sum_max": 1.0}, True, id="log-probabilities"),
+        pytest.param(50.0, {"kind": "nll", "row_sum_max": 9.0}, False, id="no-probabilities"),
+        pytest.param(101.0, {"kind": "mse", "target": TARGET}, True, id="mse-output-too-large"),
+        pytest.param(100.0, {"kind": "mse", "target": TARGET}, False, id="mse-at-the-limit"),
+        pytest.param(1.0, {"kind": "mse", "target": TARGET}, False, id="mse-chance"),
+        pytest.param(99.0, {"kind": "l1"}, False, id="unknown-chance"),
+        pytest.param(99.0, {"kind": "other"}, False, id="a-loss-of-one-s-own"),
+        pytest.param(99.0, {"reduction": "sum"}, False, id="summed"),
+        pytest.param(99.0, {"reduction": "none"}, False, id="unreduced"),
+        pytest.param(99.0, {"synthesized": True}, False, id="made-up-batch"),
+        pytest.param(99.0, {"pretrained": True}, False, id="loaded-weights"),
+        pytest.param(99.0, {"operation": None}, False, id="no-operation"),
+        pytest.param(99.0, {"step": 3}, False, id="a-later-loss"),
+    ],
+)
+def test_speaks_only_where_chance_is_known(
+    loss: float, changes: dict[str, Any], flagged: bool
+) -> None:
+    assert bool(findings_of(InitialLossOff(), start([loss] * 3, **changes))) is flagged
+
+
+def test_constant_targets_have_no_chance_value() -> None:
+    constant = TensorFacts("target", (64, 1), "float32", mean=0.0, std=0.0)
+
+    assert not findings_of(InitialLossOff(), start([99.0], kind="mse", target=constant))
+
+
+@pytest.mark.parametrize(
+    ("behind", "flagged"),
+    [(["mean"], True), (["view"], True), (["scale"], False), (["add"], False), (["mul"], False)],
+)
+def test_a_loss_that_is_not_the_whole_loss_is_silent(behind: list[str], flagged: bool) -> None:
+    assert bool(findings_of(InitialLossOff(), start([99.0] * 3, *behind))) is flagged
+
+
+def test_two_losses_are_silent() -> None:
+    two = tuple(LossFacts("cross_entropy", classes=10, operation=i) for i in (1, 2))
+
+    assert not findings_of(InitialLossOff(), start([99.0] * 3, losses=two))
+
+
+def test_a_squared_error_by_hand_is_one_loss() -> None:
+    operations = [Operation(0, "linear", "", "0"), Operation(1, "shift", "", inputs=(0,))]
+    operations += [
+        Operation(2, "pow", "", inputs=(1,), in_loss=True),
+        Operation(3, "mean", "", inputs=(2,), in_loss=True),
+    ]
+    trace = trace_of(
+        observe("loss", "", [1000.0], step=0),
+        operations=operations,
+        losses=(LossFacts("mse", operation=1, target=TARGET),),
+    )
+
+    assert findings_of(InitialLossOff(), trace)
+
+
+def test_the_message_names_loss_and_chance() -> None:
+    (found,) = findings_of(InitialLossOff(), start([27.123] * 3))
+
+    assert found.message == (
+        "loss is 27 at step 0, before any training, where chance is 2.3 (ln 10; limit 6.6)"
+    )
+    assert found.module == ""
