@@ -1,0 +1,170 @@
+"""GL113: softmax over the batch, or over a single entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.graph import Operation
+from gradlint.rules.softmax_axis import SoftmaxAxis
+from gradlint.testing import findings_of, trace_of
+from gradlint.trace import ParameterFacts, TensorFacts, Trace
+
+LABELS = TensorFacts("target", (32,), "int64")
+FEATURES = TensorFacts("input", (32, 8), "float32")
+OUTPUT = TensorFacts("output", (32, 4), "float32")
+
+
+def model(
+    shape: tuple[int, ...],
+    axis: int,
+    *,
+    source: str = "linear",
+    units: int | None = None,
+    extra: tuple[Operation, ...] = (),
+    in_loss: bool = False,
+    data: bool = True,
+    read_by: Operation | None = None,
+    **facts: Any,
+) -> Trace:
+    """A softmax over `axis` of a tensor of this shape, fed by `source`."""
+    operations = (
+        Operation(0, source, "", "fc", missing=int(data), parameters=("fc.weight",), shape=shape),
+        Operation(1, "softmax", "", "s", (0,), shape=shape, attributes={"dim": axis},
+                  in_loss=in_loss),
+        read_by or Operation(2, "matmul", "", "", (1,)),
+    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "inputs": (FEATURES,), "targets": (LABELS,), "outputs": (OUTPUT,), "batch_size": 32
+    }  # fmt: skip
+    return trace_of(
+        operations=(*operations, *extra),
+        parameters=[ParameterFacts("fc.weight", (units or shape[-1], 16))],
+        **(settings | facts),
+    )
+
+
+def severities(trace: Trace) -> list[Severity]:
+    return [found.severity for found in findings_of(SoftmaxAxis(), trace)]
+
+
+def test_a_softmax_over_the_batch_is_an_error() -> None:
+    assert severities(model((32, 4), 0)) == [Severity.ERROR]
+
+
+def test_a_softmax_over_classes_is_none() -> None:
+    assert severities(model((32, 4), 1)) == []
+
+
+SEQUENCE = TensorFacts("input", (32, 20), "int64")
+TOKENS = TensorFacts("target", (32, 20), "int64")
+PIXELS = TensorFacts("target", (32, 8), "float32")
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(model((32, 4), 0, targets=(PIXELS,)), [Severity.WARNING], id="autoencoder"),
+        pytest.param(
+            model((32, 4, 9), 0, inputs=(SEQUENCE,), targets=(TOKENS,)), [], id="time-first-tokens"
+        ),
+        pytest.param(model((30, 4), 0), [], id="nodes-or-instances"),
+        pytest.param(model((32, 32), 0), [], id="two-axes-of-that-length"),
+        pytest.param(model((32,), 0), [], id="a-vector"),
+        pytest.param(model((1, 4), 0), [], id="one-sample"),
+        pytest.param(model((32, 4), 0, targets=()), [], id="no-targets"),
+        pytest.param(
+            model((32, 4), 0, targets=(TensorFacts("target", (1,), "int64"),)),
+            [],
+            id="one-target-a-bag",
+        ),
+        pytest.param(model((32, 4), 0, synthesized=True), [], id="made-up-batch"),
+        pytest.param(model((32, 4), 0, in_loss=True), [], id="contrastive-loss"),
+        pytest.param(model((32, 4), 0, data=False), [], id="of-parameters-alone"),
+        pytest.param(model((32, 4), 7), [], id="axis-out-of-range"),
+        pytest.param(trace_of(), [], id="no-softmax"),
+    ],
+)
+def test_over_the_batch_only_where_the_targets_prove_it(
+    trace: Trace, expected: list[Severity]
+) -> None:
+    assert severities(trace) == expected
+
+
+@pytest.mark.parametrize("source", [0, 1], ids=["same-scores", "result"])
+def test_scores_normalized_over_another_axis_too_are_silent(source: int) -> None:
+    """Sinkhorn and dual softmax."""
+    other = Operation(3, "softmax", "", "", (source,), shape=(32, 4), attributes={"dim": 1})
+
+    assert severities(model((32, 4), 0, extra=(other,))) == []
+
+
+def test_a_softmax_over_the_one_unit_of_a_layer_is_an_error() -> None:
+    assert severities(model((32, 10, 1), 2)) == [Severity.ERROR]
+    assert severities(model((32, 10, 1), 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(
+            model((32, 4, 1, 1), 3, source="matmul"), [Severity.WARNING], id="no-positions"
+        ),
+        pytest.param(
+            model((32, 4, 1, 1), 3, source="matmul",
+                  inputs=(TensorFacts("x", (32, 3, 8, 8), "float32"),)),
+            [], id="small-images",
+        ),
+        pytest.param(
+            model((32, 4, 1, 1), 3, source="matmul", inputs=(SEQUENCE,)), [], id="short-sequences"
+        ),
+        pytest.param(
+            model((32, 4, 1, 1), 3, source="matmul", synthesized=True), [], id="made-up-batch"
+        ),
+    ],
+)  # fmt: skip
+def test_attention_to_one_position_is_a_warning_where_inputs_have_none(
+    trace: Trace, expected: list[Severity]
+) -> None:
+    assert severities(trace) == expected
+
+
+def test_an_unrolled_loop_may_begin_with_one_entry() -> None:
+    later = Operation(3, "softmax", "", "s", (0,), shape=(32, 10, 2), attributes={"dim": 2})
+
+    assert severities(model((32, 10, 1), 2, extra=(later,))) == []
+
+
+def test_the_output_s_softmax_is_another_rule_s() -> None:
+    loss = Operation(2, "nll", "", None, (1,), in_loss=True)
+
+    assert severities(model((32, 1), 1, read_by=loss)) == []
+
+
+def test_loaded_weights_do_not_excuse_a_wrong_axis() -> None:
+    assert severities(model((32, 4), 0, pretrained=True)) == [Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "message"),
+    [
+        (
+            (32, 4),
+            0,
+            "softmax normalizes over axis 0, the batch of 32 samples (shape 32 × 4)",
+        ),
+        (
+            (32, 10, 1),
+            2,
+            "softmax normalizes over axis 2, which holds one entry: its result is always 1 "
+            "(shape 32 × 10 × 1)",
+        ),
+    ],
+)
+def test_the_message_names_the_axis(shape: tuple[int, ...], axis: int, message: str) -> None:
+    (found,) = findings_of(SoftmaxAxis(), model(shape, axis))
+
+    assert found.message == message
+    assert found.module == "s"
