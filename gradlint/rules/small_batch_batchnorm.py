@@ -20,7 +20,8 @@ class SmallBatchBatchnorm(Rule):
 
     ## What it does
     Counts the values that each channel's mean and variance are estimated from (samples times
-    positions): a warning below `min_values`, an error at 1, where torch raises.
+    positions): a note below `note_values`, a warning below `min_values`, an error at 1, where
+    torch raises.
 
     ## Why is this bad?
     The estimate's relative error is about √(2 / n): with 8 values the variance is off by half
@@ -45,11 +46,14 @@ class SmallBatchBatchnorm(Rule):
 
     ## When it is wrong
     Layers in eval mode use running statistics, SyncBatchNorm counts the values of all ranks:
-    neither is meant. Nothing is said of a batch size that gradlint chose itself.
+    neither is meant. Nothing is said of a batch size that gradlint chose itself. Batches of 16
+    train well in many published recipes, hence only a note from `min_values` on.
 
     ## References
-    - Reference [0], "Common pitfalls", 4: no BatchNorm below a batch of 32
-    - Wu & He (2018), "Group normalization", figure 1: error against batch size
+    - Reference [0], "Common pitfalls", 4: no BatchNorm below a batch of 32 (`note_values`)
+    - Wu & He (2018), "Group normalization", figure 1: the error of a ResNet-50 at 32 and 16
+      images a worker is one, it rises from 8 on (`min_values`; images there, values here: our
+      choice for layers without positions)
     """
 
     code: ClassVar = "GL801"
@@ -60,7 +64,8 @@ class SmallBatchBatchnorm(Rule):
     )
     stage: ClassVar = Stage.FORWARD
 
-    min_values: int = 32
+    note_values: int = 32
+    min_values: int = 8
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each BatchNorm with too few values."""
@@ -70,7 +75,7 @@ class SmallBatchBatchnorm(Rule):
                 return
         for module in trace.modules.values():
             count = _values(module)
-            if count is not None and count < self.min_values:
+            if count is not None and count < max(self.note_values, self.min_values):
                 yield self._finding(trace, module.path, count)
 
     def skip_reason(self, trace: Trace) -> str | None:
@@ -79,14 +84,16 @@ class SmallBatchBatchnorm(Rule):
 
     def _finding(self, trace: Trace, module: str | None, count: int) -> Finding:
         noun = "value" if count == 1 else "values"
+        few = count < self.min_values
+        limit = self.min_values if few else self.note_values
+        severity = Severity.WARNING if few else Severity.NOTE
         return self.finding(
             module,
-            f"BatchNorm estimates its statistics from {count} {noun} a channel "
-            f"(limit {self.min_values})",
+            f"BatchNorm estimates its statistics from {count} {noun} a channel (limit {limit})",
             trace=trace,
-            severity=Severity.ERROR if count <= 1 else Severity.WARNING,
+            severity=Severity.ERROR if count <= 1 else severity,
             exact=count <= 1,
-            evidence={"values": count, "limit": self.min_values},
+            evidence={"values": count, "limit": limit},
         )
 
 

@@ -17,8 +17,10 @@ def norm(*shape: int, kind: str = "BatchNorm2d", training: bool = True, **facts:
     ("trace", "expected"),
     [
         pytest.param(norm(4, 8, kind="BatchNorm1d"), Severity.WARNING, id="few-samples"),
-        pytest.param(norm(31, 8, kind="BatchNorm1d"), Severity.WARNING, id="just-below"),
-        pytest.param(norm(32, 8, kind="BatchNorm1d"), None, id="exactly-at-the-limit"),
+        pytest.param(norm(7, 8, kind="BatchNorm1d"), Severity.WARNING, id="just-below"),
+        pytest.param(norm(8, 8, kind="BatchNorm1d"), Severity.NOTE, id="exactly-at-the-limit"),
+        pytest.param(norm(31, 8, kind="BatchNorm1d"), Severity.NOTE, id="just-below-a-note"),
+        pytest.param(norm(32, 8, kind="BatchNorm1d"), None, id="exactly-at-the-limit-of-a-note"),
         pytest.param(norm(2, 8, 4, 4), None, id="positions-count"),
         pytest.param(norm(1, 8, 1, 1), Severity.ERROR, id="one-value"),
         pytest.param(norm(4, 8, 1, 1, training=False), None, id="eval-mode"),
@@ -45,6 +47,8 @@ def test_what_torch_raises_is_named() -> None:
 
 
 def test_the_message_counts_the_values() -> None:
-    (found,) = findings_of(SmallBatchBatchnorm(), norm(2, 8, 3, 3))
+    (found,) = findings_of(SmallBatchBatchnorm(), norm(2, 8, 1, 3))
+    (note,) = findings_of(SmallBatchBatchnorm(), norm(2, 8, 3, 3))
 
-    assert found.message == "BatchNorm estimates its statistics from 18 values a channel (limit 32)"
+    assert found.message == "BatchNorm estimates its statistics from 6 values a channel (limit 8)"
+    assert note.message == "BatchNorm estimates its statistics from 18 values a channel (limit 32)"
