@@ -252,6 +252,7 @@ class Trace:
         self.parameters: Mapping[str, ParameterFacts] = parameters or {}
         self.graph = graph or Graph()
         self.facts = facts or Facts()
+        self._narrowed: dict[str, Trace] = {}
 
     def _narrow(self, observations: Iterable[Observation]) -> Trace:
         return Trace(
@@ -284,7 +285,9 @@ class Trace:
 
     def of(self, metric: str) -> Trace:
         """Observations of one metric."""
-        return self._narrow(self._by_metric.get(metric, ()))
+        if metric not in self._narrowed:
+            self._narrowed[metric] = self._narrow(self._by_metric.get(metric, ()))
+        return self._narrowed[metric]
 
     def at(self, site: Site | str) -> Trace:
         """Observations at one site."""

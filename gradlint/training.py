@@ -34,6 +34,9 @@ INITIAL_BATCHES = 3
 ARMED_STEPS = 3
 """First training steps whose gains are measured; after them every fifth."""
 
+DETAILED_STEPS = 10
+"""First training steps at which activations are measured; after them every fifth."""
+
 PROBE_LEARNING_RATE = 1e-3
 """Adam's default (Kingma & Ba 2015, section 2): used only where the user gave no optimizer."""
 
@@ -216,7 +219,8 @@ class Training:
             armed = step <= ARMED_STEPS or step % 5 == 0
             self.optimizer.zero_grad(set_to_none=True)
             self.model.zero_grad(set_to_none=True)
-            with observer.step(step):
+            detailed = step <= DETAILED_STEPS or step % 5 == 0
+            with observer.step(step, detailed=detailed):
                 if not self._forward_backward(batch, gains=armed):
                     return
                 observer.gradients()
