@@ -51,12 +51,12 @@ def split(raw: Any, model: nn.Module, *, bare: bool = False, all_bare: bool = Fa
     size, needed = len(parts), len(known.required)
     if size == 1:
         return Batch(parts[0])
+    if isinstance(parts[0], (tuple, list, Mapping)):
+        return Batch(parts[0], parts[1] if size == 2 else parts[1:])
     if needed >= size or (known.accepts(size) and (all_bare or (bare and needed > 1))):
         return Batch(parts)
     if size == 2:
         return Batch(*parts)
-    if isinstance(parts[0], (tuple, list, Mapping)):
-        return Batch(parts[0], parts[1:])
     count = size - 1 if known.accepts(size - 1) else max(needed, 1)
     inputs, targets = parts[:count], parts[count:]
     return Batch(inputs[0] if count == 1 else inputs, targets[0] if len(targets) == 1 else targets)
@@ -142,7 +142,7 @@ def is_batch(value: Any) -> bool:
     if isinstance(value, (Tensor, Mapping, tuple, Batch)):
         return True
     if isinstance(value, list):
-        return not value or not isinstance(value[0], (tuple, list, Mapping, Batch))
+        return bool(value) and not isinstance(value[0], (tuple, list, Mapping, Batch))
     return not isinstance(value, (Iterable, Iterator))
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gradlint.errors import TargetError
 from gradlint.target.batches import describe
+from gradlint.target.calls import kind_of
 
 
 def _last_axis(scores: Tensor, targets: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def learnable(outputs: Any, size: int | None = None) -> list[tuple[int, Tensor]]
         if (t.is_floating_point() or t.is_complex()) and t.numel()
     ]
     if not floating:
-        seen = describe(outputs) if tensors else f"a {type(outputs).__name__}"
+        seen = describe(outputs) if tensors else kind_of(outputs)
         raise TargetError(
             f"expected the model to return floating-point outputs, got {seen}"
             + (
