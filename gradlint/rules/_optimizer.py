@@ -14,6 +14,15 @@ def given(trace: Trace) -> OptimizerFacts | None:
     return None if optimizer is None or optimizer.probe else optimizer
 
 
+_RESCALING = ("adam", "rmsprop", "adagrad", "adadelta", "adafactor", "rprop", "lion", "lamb")
+
+
+def rescales(trace: Trace) -> bool:
+    """Whether the user's optimizer divides the gradient's scale out."""
+    optimizer = given(trace)
+    return optimizer is not None and any(name in optimizer.kind.lower() for name in _RESCALING)
+
+
 NOT_GIVEN = "no optimizer was given"
 
 

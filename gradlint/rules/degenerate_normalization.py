@@ -22,7 +22,8 @@ class DegenerateNormalization(Rule):
     ## What it does
     Counts the values that each mean and variance are taken over: one feature in LayerNorm, one
     position in InstanceNorm, one channel and one position in a group of GroupNorm. Also flags
-    a normalization whose input was exactly constant in every observed step.
+    a normalization whose input was exactly constant in every observed step, `min_steps` at
+    least.
 
     ## Why is this bad?
     A value less its own mean is 0: the output is the bias whatever the input, and the gradient

@@ -48,11 +48,12 @@ class FrozenParameters(Rule):
 
     ## When it is wrong
     Random features (reservoirs, random Fourier features, random network distillation) are
-    frozen and fresh by design; a frozen copy of a part that learns (a target) is a note.
+    frozen and fresh by design; a frozen copy of a part that learns (a target) is a note, and so
+    is what trained adapters (LoRA, by their name or their zero matrix) are added to.
 
     ## References
-    - Yosinski et al. (2014), "How transferable are features in deep neural networks?", figure
-      2: frozen random lower layers against frozen trained ones
+    - Yosinski et al. (2014), "How transferable are features in deep neural networks?", section
+      4.3: frozen random lower layers
     - The tolerance is our choice: the spread of n fresh weights is known to about 1 / √(2n)
     """
 
@@ -83,10 +84,11 @@ class FrozenParameters(Rule):
             yield self._error(trace, text, held)
             return
         groups = topmost(frozen, learning)
+        adapted = any(_is_adapter(trace, p) for p in learning)
         random = [
             p
             for path, group in groups.items()
-            if not trace.facts.pretrained and not is_copy(path, group, learning)
+            if not (trace.facts.pretrained or adapted or is_copy(path, group, learning))
             for p in group
             if self._fresh(trace, p)
         ]
@@ -140,3 +142,12 @@ class FrozenParameters(Rule):
         centered = abs(mean) < 5 * spread / math.sqrt(min(parameter.numel, 4096))
         near = any(abs(gain / usual - 1) < self.tolerance for usual in (*_GAINS, xavier))
         return near and centered
+
+
+def _is_adapter(trace: Trace, parameter: ParameterFacts) -> bool:
+    """Whether a trainable matrix is an adapter's: named so, or zero at initialization."""
+    if len(parameter.shape) < 2:
+        return False
+    if any(name in parameter.path.lower() for name in ("lora", "adapter")):
+        return True
+    return trace.of("weight_abs_max").at(parameter.path).initial.first == 0

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import NORMALIZATIONS, SHAPES, Operation
+from gradlint.rules._optimizer import rescales
 from gradlint.rules.base import Rule
 from gradlint.trace import TensorFacts, Trace
 
@@ -23,7 +24,8 @@ class UnnormalizedInput(Rule):
     (its measured output has the size that its weights give that input): a warning where
     their root mean square is above `warning_scale` or below `smallest_scale`, or where one
     feature's is above `warning_scale` and `feature_spread` times that of the median feature;
-    an error above `error_scale` where no normalization follows in the whole network.
+    an error above `error_scale` where no normalization follows in the whole network and the
+    user's optimizer does not divide the gradient's scale out, as Adam does.
 
     ## Why is this bad?
     Weight gradients are proportional to the input: pixels of 0…255 make the first layer's
@@ -52,9 +54,8 @@ class UnnormalizedInput(Rule):
     ## References
     - LeCun, Bottou, Orr & Müller (1998), "Efficient BackProp", section 4.3
     - Reference [1], "Data normalization"
-    - The limits are our choice: raw Iris (rms 4.0) and 8×8 digits in 0…16 (rms 7.8) train
-      well with torch's defaults and lie below, 8-bit images (rms 85…150) and raw Wine
-      (rms 220) lie above
+    - The limits: tests/calibration/input_scale.py. SGD learns digits at scale 10 and fails at
+      30, Adam learns at 150 and fails at 0.001; raw Iris (4.0) is well, raw Wine (230) is not
     """
 
     code: ClassVar = "GL606"
@@ -103,7 +104,7 @@ class UnnormalizedInput(Rule):
         severity = Severity.WARNING
         if trace.facts.pretrained or _normalized(trace, layer):
             severity = Severity.NOTE
-        elif scale > self.error_scale and not _normalizes(trace):
+        elif scale > self.error_scale and not _normalizes(trace) and not rescales(trace):
             severity = Severity.ERROR
         limit = self.smallest_scale if small else self.warning_scale
         message = (

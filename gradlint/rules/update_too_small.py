@@ -21,8 +21,8 @@ class UpdateTooSmall(Rule):
 
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags a run in
-    which the largest of their medians is below `min_ratio` while there is a gradient and the
-    loss keeps its first value within a tenth.
+    which the largest of their medians over at least `min_steps` steps is below `min_ratio`
+    while there is a gradient and the loss keeps its first value within a tenth.
 
     ## Why is this bad?
     At 1e-6 a step it takes a million steps to replace a weight. In half precision such

@@ -93,3 +93,22 @@ def test_frozen_weights_are_a_note_unless_nothing_good_is_kept(observed, expecte
 )
 def test_the_message_counts(observed, message) -> None:
     assert findings_of(FrozenParameters(), observed)[0].message == message
+
+
+@pytest.mark.parametrize(
+    ("path", "largest"), [("lora_a", 0.1), ("up", 0.0)], ids=["by-name", "a-zero-matrix"]
+)
+def test_what_adapters_are_added_to_is_a_note(path, largest) -> None:
+    base = trace(gain=1.0)
+    adapter = ParameterFacts(f"head.{path}", (32, 4), module="head", fan_in=4)
+    seen = observe("weight_abs_max", adapter.path, [largest], step=0, module="head")
+
+    adapted = trace_of(
+        base,
+        seen,
+        parameters=(*base.parameters.values(), adapter),
+        modules=base.modules.values(),
+    )
+
+    assert severities(base) == [Severity.ERROR]
+    assert severities(adapted) == [Severity.NOTE]

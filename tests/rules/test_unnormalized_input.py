@@ -8,7 +8,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.unnormalized_input import UnnormalizedInput
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import ParameterFacts, TensorFacts, Trace
+from gradlint.trace import OptimizerFacts, ParameterFacts, TensorFacts, Trace
 
 FAN_IN, SPREAD = 20, 0.13
 
@@ -114,6 +114,19 @@ def test_what_does_not_reach_the_weights_is_silent(observed) -> None:
 )
 def test_a_normalization_behind_it_takes_the_scale_out(then, expected) -> None:
     assert severities(trace(120.0, 75.0, then=then)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (OptimizerFacts("SGD"), Severity.ERROR),
+        (OptimizerFacts("AdamW"), Severity.WARNING),
+        (OptimizerFacts("Adam", probe=True), Severity.ERROR),
+        (None, Severity.ERROR),
+    ],
+)
+def test_an_optimizer_that_divides_the_scale_out_makes_it_a_warning(optimizer, expected) -> None:
+    assert severities(trace(120.0, 75.0, optimizer=optimizer)) == [expected]
 
 
 def test_trained_weights_make_it_a_note() -> None:
