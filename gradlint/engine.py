@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from gradlint.decompose import by_layer, decompose
 from gradlint.finding import Source
-from gradlint.graph import WEIGHTED, Graph, Operation
+from gradlint.graph import ACTIVATIONS, WEIGHTED, Graph, Operation
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
+from gradlint.hooks.saved import activation_of
 from gradlint.hooks.sites import module_facts, parameter_facts, unit_axis, units_first
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
@@ -70,6 +73,9 @@ class Observer:
         self._before: dict[str, Tensor] = {}
         self._depths: dict[str, int] = {}
         self._reading = True
+        self._detailed = True
+        self._in_backward = False
+        self._handles: list[RemovableHandle] = []
         self._stack = ExitStack()
 
     # -- being in place ---------------------------------------------------------------
@@ -82,20 +88,35 @@ class Observer:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        self.captured = None
-        self._recorder = None
+        self._close_step()
+        self.outputs = None
+        self._before = {}
         self._pending.clear()
 
-    @contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """Open step `number`; 0 is the initialization and may be opened once a batch."""
-        self._step = number
-        self.calls = Calls()
-        self.outputs = None
-        with self.calls.noting_packed():
-            yield
+    def _close_step(self) -> None:
+        """Drop what holds the step's tensors, and the hooks on them."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
         self.captured = None
         self._recorder = None
+
+    @contextmanager
+    def step(self, number: int, *, detailed: bool = True) -> Iterator[None]:
+        """Open step `number`; 0 is the initialization and may be opened once a batch.
+
+        Without `detailed`, activations and the shape of gradients' distributions are left
+        out; loss, norms, updates and which units fire are always measured.
+        """
+        self._step = number
+        self._detailed = detailed
+        self.calls = Calls()
+        self.outputs = None
+        try:
+            with self.calls.noting_packed():
+                yield
+        finally:
+            self._close_step()
 
     @contextmanager
     def not_reading(self) -> Iterator[None]:
@@ -138,19 +159,26 @@ class Observer:
             )
         elif facts is not None:
             self.facts_of_modules[path] = replace(facts, calls=self.calls.counts[path])
-        if not tensors or call >= MAX_CALLS:
+        if not tensors or call >= MAX_CALLS or not self._detailed:
             return
         site = Site(path, type(module).__name__, depth, path)
         self._measure_activation(site, tensors[0])
         if tensors[0].requires_grad and tensors[0].grad_fn is not None:
-            step = self._step
+            hook = tensors[0].register_hook(self._arrival(site))  # type: ignore[no-untyped-call]
+            self._handles.append(hook)
 
-            def arrived(gradient: Tensor) -> None:
-                if self._step == step:
-                    for metric in metrics_at(Tap.ACTIVATION_GRAD):
-                        self._put(metric, site, gradient)
+    def _arrival(self, site: Site) -> Callable[[Tensor], None]:
+        """Return a hook that measures the gradient at a module's output."""
 
-            tensors[0].register_hook(arrived)  # type: ignore[no-untyped-call]
+        def arrived(gradient: Tensor) -> None:
+            # A gradient the model or the loss takes for itself (a penalty's) is not the loss's.
+            if self._in_backward:
+                for metric in metrics_at(Tap.ACTIVATION_GRAD):
+                    self._put(metric, site, gradient)
+
+        # A model that keeps its output can be saved without a warning of our hook.
+        unserializable_hook(arrived)  # type: ignore[no-untyped-call]
+        return arrived
 
     def _measure_activation(self, site: Site, tensor: Tensor) -> None:
         sample = sampled(tensor)
@@ -169,27 +197,27 @@ class Observer:
         if not self.graph:
             self.graph = self.captured.graph
         self.graph_of_step = self.captured.graph
+        reads: Counter[str] = Counter()
         for op in self.captured.graph:
-            self._measure_operation(self.captured, op)
+            if op.kind in ACTIVATIONS and not op.in_loss and reads[op.site] < MAX_CALLS:
+                reads[op.site] += 1
+                self._measure_operation(self.captured, op)
         if gains:
             self._recorder = GainRecorder(self.captured)
 
     def _measure_operation(self, captured: CapturedGraph, op: Operation) -> None:
-        if op.in_loss or op.call >= MAX_CALLS:
+        saturating = op.kind in _SATURATING or ":" in op.site
+        if op.kind not in _RECTIFIERS and not (saturating and self._detailed):
             return
-        if op.kind not in _RECTIFIERS | _SATURATING and ":" not in op.site:
-            return
-        activation = captured.saved(op, "result")
-        if activation is None and op.kind in _RECTIFIERS:
-            before = captured.saved(op, "self")
-            activation = None if before is None else before.clamp(min=0)
-        if activation is None or activation.numel() == 0 or not _readable(activation):
+        activation = activation_of(captured, op)
+        if activation is None or not _readable(activation):
             return
         site = self.site_of(op)
-        if ":" in op.site:
+        if ":" in op.site and self._detailed:
             self._measure_activation(site, activation)
-        if op.kind in _SATURATING:
-            slope = relative_slope(op.kind, activation)
+        if op.kind in _SATURATING and self._detailed:
+            low, high = op.attributes.get("min", -1.0), op.attributes.get("max", 1.0)
+            slope = relative_slope(op.kind, activation, low, high)
             if slope is not None:
                 for metric in metrics_at(Tap.SIGMOIDAL):
                     self._put(metric, site, slope)
@@ -223,11 +251,12 @@ class Observer:
 
     def backward(self, loss: Tensor) -> None:
         """Run backward from `loss`, measuring gains if the step is armed."""
-        if self._recorder is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        with self._recorder:
-            loss.backward()  # type: ignore[no-untyped-call]
+        self._in_backward = True
+        try:
+            with self._recorder or nullcontext():
+                loss.backward()  # type: ignore[no-untyped-call]
+        finally:
+            self._in_backward = False
 
     def gradients(self, *, initial: bool = False, symmetry: bool = False) -> None:
         """Measure every parameter's gradient, and at `initial` the weights themselves."""
@@ -256,7 +285,7 @@ class Observer:
             for metric in metrics_at(Tap.WEIGHT_GRAD):
                 if metric is gradient_norm:
                     self._pending.append((metric.name, site, norm))
-                else:
+                elif self._detailed:
                     self._put(metric, site, gradient)
             self._measure_pair(site, parameter, gradient, symmetry=initial or symmetry)
         if norms:
@@ -360,7 +389,8 @@ class Observer:
             path = op.module or ""
             if path not in best or gains.norms[op.id] > gains.norms[best[path].id]:
                 best[path] = op
-        for index, (path, op) in enumerate(sorted(best.items(), key=lambda item: item[1].id)):
+        layers_wanted = True
+        for path, op in sorted(best.items(), key=lambda item: item[1].id):
             norm = gains.norms[op.id]
             site = replace(self.site_of(op), path=path)
             self.observations.append(
@@ -368,7 +398,8 @@ class Observer:
             )
             if op.id not in decades:
                 continue
-            layers = by_layer(graph, gains.norms, gains.edges, op.id) if index == 0 else {}
+            layers = by_layer(graph, gains.norms, gains.edges, op.id) if layers_wanted else {}
+            layers_wanted = False
             start = gains.norms.get(graph.operations[-1].id, 1.0)
             self.flows.append(Flow(self._step, site, decades[op.id], layers, norm, start))
 

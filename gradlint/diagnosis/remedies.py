@@ -79,7 +79,7 @@ def initialize_by_activation(patient: Patient) -> bool:
 def replace_sigmoidal(patient: Patient) -> bool:
     graph = patient.graph
     inner = {
-        op.site
+        op.module
         for op in graph
         if op.kind in SIGMOIDAL
         and not op.attributes.get("gate")
@@ -87,7 +87,7 @@ def replace_sigmoidal(patient: Patient) -> bool:
     }
     found = False
     for path in inner:
-        if ":" in path or not path or not _is_plain_activation(patient.model, path):
+        if not path or not _is_plain_activation(patient.model, path):
             continue
         patient.model.set_submodule(path, nn.GELU())
         found = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -134,7 +135,7 @@ def capture(
             continue
         number = _number(node)
         owner = owners.get(number) if number is not None else None
-        operation, edges = _operation(node, len(operations), owner, reads, ids, modules)
+        operation, edges = _operation(node, len(operations), owner, reads, ids, modules, parameters)
         if operation is None:
             reads[node] = tuple(
                 dict.fromkeys(p for n, _ in node.next_functions if n for p in reads.get(n, ()))
@@ -163,6 +164,7 @@ def _operation(
     reads: Mapping[Node, tuple[str, ...]],
     ids: Mapping[Node, int],
     modules: Mapping[str, nn.Module],
+    parameters: Mapping[int, str],
 ) -> tuple[Operation | None, list[int | None]]:
     """Return the operation of `node` (None if it computes a parameter), and its edges."""
     name = node.name()
@@ -186,9 +188,9 @@ def _operation(
     kind = _refine(kind, bool(own), missing, inputs, attributes)
     module = owner.path if owner else None
     if kind == "addmm":
-        kind = "linear" if own or _frozen_weight(modules, module) else "matmul"
-    if kind in WEIGHTED and not own:
-        own = _module_parameters(modules, module)
+        kind = "linear" if own or _is_linear(modules, module) else "matmul"
+    if kind in WEIGHTED and (not own or _is_weight_layer(modules, module)):
+        own = [*_module_parameters(modules, module, parameters), *own]
     return (
         Operation(
             id=identity,
@@ -266,19 +268,26 @@ def _refine(
     return kind
 
 
-def _frozen_weight(modules: Mapping[str, nn.Module], path: str | None) -> bool:
+def _is_linear(modules: Mapping[str, nn.Module], path: str | None) -> bool:
     module = modules.get(path) if path is not None else None
-    return module is not None and (
-        isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    )
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def _module_parameters(modules: Mapping[str, nn.Module], path: str | None) -> list[str]:
+def _is_weight_layer(modules: Mapping[str, nn.Module], path: str | None) -> bool:
+    """Whether a module multiplies by its own weight and nothing else: one half may be frozen."""
+    module = modules.get(path) if path is not None else None
+    return _is_linear(modules, path) or isinstance(module, nn.modules.conv._ConvNd)
+
+
+def _module_parameters(
+    modules: Mapping[str, nn.Module], path: str | None, parameters: Mapping[int, str]
+) -> list[str]:
+    """Return a module's own parameters, a tied one by the path it is known by."""
     module = modules.get(path) if path is not None else None
     if module is None:
         return []
-    prefix = f"{path}." if path else ""
-    return [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+    own = module.parameters(recurse=False)
+    return [parameters[id(p)] for p in own if id(p) in parameters]
 
 
 def _finish(
@@ -290,12 +299,11 @@ def _finish(
     """Add what takes the whole graph: the loss side, normalizations by hand, sites, gates."""
     in_loss = _loss_side(operations)
     finished: list[Operation] = []
-    by_id: list[Operation] = []
-    taken: dict[str, int] = {}
     feeders: dict[int, str] = {}
+    fed: dict[str, set[str]] = {}
     for op in operations:
         kind = op.kind
-        sources = [by_id[i] for i in op.inputs]
+        sources = [finished[i] for i in op.inputs]
         if kind == "mul" and any(s.kind == "rsqrt" for s in sources):
             kind = "rms_norm"
         attributes = dict(op.attributes)
@@ -307,15 +315,21 @@ def _finish(
             feeders[op.id] = op.module
         else:
             feeders[op.id] = next((feeders[i] for i in op.inputs if feeders[i]), "")
+        if kind in ACTIVATIONS and op.module:
+            fed.setdefault(op.module, set()).add(feeders[op.id])
+        done = replace(op, kind=kind, attributes=attributes, in_loss=op.id in in_loss)
+        finished.append(done)
+    taken: Counter[str] = Counter()
+    for i, op in enumerate(finished):
         site = op.module or ""
-        if kind in ACTIVATIONS and not _is_activation_module(modules, op.module):
-            site = f"{feeders[op.id] or op.module or ''}:{kind}"
-            taken[site] = taken.get(site, 0) + 1
+        # One module behind several layers has the units of none: each is a site of its own.
+        shared = len(fed.get(site, ())) > 1
+        if op.kind in ACTIVATIONS and (shared or not _is_activation_module(modules, op.module)):
+            site = f"{feeders[op.id] or site}:{op.kind}"
+            taken[site] += 1
             if taken[site] > 1 and op.call == 0:
                 site = f"{site}#{taken[site]}"
-        done = replace(op, kind=kind, attributes=attributes, in_loss=op.id in in_loss, site=site)
-        by_id.append(done)
-        finished.append(done)
+        finished[i] = replace(op, site=site)
     return _mark_gates(finished)
 
 
@@ -331,17 +345,19 @@ def _is_activation_module(modules: Mapping[str, nn.Module], path: str | None) ->
 def _loss_side(operations: list[Operation]) -> set[int]:
     """Operations on the loss's side of the model's output.
 
-    Those are the ones outside every module's call, and, where a model computes its own
-    loss, torch's losses with the log-softmax in front of them and all that follows.
+    Those are the ones outside every module's call that feed no module, and, where a model
+    computes its own loss, torch's losses with the log-softmax in front of them and all that
+    follows.
     """
     called = any(op.module is not None for op in operations)
+    feeding: set[int] = set()
+    for op in reversed(operations):
+        if op.module is not None or op.id in feeding:
+            feeding.update(op.inputs)
     inside: set[int] = set()
     for op in operations:
-        if (
-            op.kind in LOSSES
-            or (called and op.module is None)
-            or any(i in inside for i in op.inputs)
-        ):
+        outside = called and op.module is None and op.id not in feeding
+        if op.kind in LOSSES or outside or any(i in inside for i in op.inputs):
             inside.add(op.id)
     by_id = {op.id: op for op in operations}
     stack = [i for i in inside if by_id[i].kind in ("nll", "kl_div")]

@@ -34,7 +34,9 @@ def observable() -> bool:
     False inside a backward (a checkpoint's recomputation), under `torch.func` transforms
     and while `torch.compile` traces.
     """
-    return _graph_task() == -1 and _functorch_level() is None and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling():  # first: a compiler that traces this sees a constant
+        return False
+    return _graph_task() == -1 and _functorch_level() is None
 
 
 class _Hook:
