@@ -134,15 +134,21 @@ def _with_parameters(model: nn.Module, name: str, target: Imported | None = None
 def _kind(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, ModuleType):
+        return f"the module {value.__name__}"
     return "None" if value is None else f"{type(value).__name__} {value!r:.40}"
 
 
 def _needs(target: Imported, name: str, needed: tuple[str, ...], is_class: bool) -> str:
     what = "build without arguments" if is_class else "be called without arguments"
+    them = "them default values" if len(needed) > 1 else "it a default value"
+    call = f"{name}({', '.join(f'{n}=…' for n in needed)})"
+    instead = f"define build_model() that returns {call}"
+    if name == "build_model":
+        instead = f"define model = {call}"
     return (
-        f"expected {name} in {target.path} to {what}, it needs {', '.join(needed)}; give "
-        f"{'them' if len(needed) > 1 else 'it'} default values, or define build_model() that "
-        f"returns {name}({', '.join(f'{n}=…' for n in needed)})"
+        f"expected {name} in {target.path} to {what}, it needs {', '.join(needed)}; give {them}, "
+        f"or {instead}"
     )
 
 

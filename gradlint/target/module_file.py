@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import importlib
@@ -10,26 +9,16 @@ import importlib.util
 import linecache
 import os
 import sys
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
-from typing import Any
-
-import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from types import CodeType, ModuleType
 
 from gradlint.errors import TargetNotFoundError, UsageError
-from gradlint.target.user_code import quietly, say, shown
+from gradlint.target.import_guard import guarded
 
-MOST_STEPS = 3
-"""Optimizer steps during an import after which the file is taken to train: a test of one
-or two steps is none."""
-
-MOST_BACKWARDS = 8
-"""Backward passes during an import after which the same is said, for training by hand."""
+FILES = (".py", ".txt", ".ipynb", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".yaml")
+"""Suffixes by which a target is a file's name, and no module's."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +32,6 @@ class Imported:
     def command(self, name: str) -> str:
         """The exact command that checks `name`."""
         return f"gradlint check {self.path}:{name}"
-
-
-class _TrainsAtImport(BaseException):
-    """Raised inside the user's import to end a training."""
 
 
 class _Loader(SourceFileLoader):
@@ -69,7 +54,7 @@ def import_target(target: str) -> Imported:
     """
     path, name = _divided(target)
     file = Path(path)
-    if file.suffix == ".py" or os.sep in path or file.exists():
+    if file.suffix in FILES or os.sep in path or file.exists():
         _check_file(file, target)
         return Imported(_import_file(file, path), path, name)
     return Imported(_import_module(path), path, name)
@@ -123,7 +108,7 @@ def _import_file(file: Path, path: str) -> ModuleType:
     linecache.checkcache(str(real))
     sys.modules.pop(name, None)  # the latest target comes last
     sys.modules[name] = module
-    with _guarded(path, str(real)):
+    with guarded(path, str(real)):
         spec.loader.exec_module(module)
     return module
 
@@ -131,7 +116,7 @@ def _import_file(file: Path, path: str) -> ModuleType:
 def _import_module(name: str) -> ModuleType:
     _first_on_path(str(Path.cwd()))
     importlib.invalidate_caches()
-    with _guarded(name, None):
+    with guarded(name, None):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -171,88 +156,3 @@ def _forget_neighbors_of_others(folder: Path) -> None:
         file = getattr(module, "__file__", None)
         if file and not name.startswith("_gradlint_target_") and Path(file).parent in others:
             del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _guarded(path: str, file: str | None) -> Iterator[None]:
-    """Turn whatever an import raises into one sentence; end a training at import."""
-    arguments = sys.argv
-    sys.argv = [file or path]
-    try:
-        with quietly(), _no_training():
-            yield
-    except UsageError:
-        raise
-    except _TrainsAtImport as stop:
-        raise UsageError(
-            f"{path} trains when it is imported{_at(stop, file)}; put the training under "
-            f'`if __name__ == "__main__":`, or watch the script with `gradlint run {path}`'
-        ) from None
-    except SyntaxError as error:
-        place = shown(error.filename) if error.filename else path
-        text = f": {error.text.strip()}" if error.text else ""
-        raise UsageError(
-            f"expected {path} to be valid Python, got a syntax error at {place}:{error.lineno}"
-            f"{text} ({error.msg})"
-        ) from error
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{path} imports {error.name!r}{_at(error, file)}, which is not installed; install it "
-            "into the environment gradlint runs in"
-        ) from error
-    except SystemExit as error:
-        raise UsageError(
-            f"{path} exits with status {error.code!r} when it is imported{_at(error, file)}; put "
-            'what is a script under `if __name__ == "__main__":`, or watch it with '
-            f"`gradlint run {path}`"
-        ) from error
-    except Exception as error:
-        relative = "relative import" in str(error)
-        hint = f"; name it as a module, gradlint check {_as_module(path)}" if relative else ""
-        raise UsageError(
-            f"{path} raises {say(error)} when it is imported{_at(error, file)}{hint}"
-        ) from error
-    finally:
-        sys.argv = arguments
-
-
-def _as_module(path: str) -> str:
-    return ".".join(Path(path).with_suffix("").parts)
-
-
-def _at(error: BaseException, file: str | None) -> str:
-    """Return `` (line N: text)`` of the file's own statement that was under way."""
-    frames: list[tuple[FrameType, int]] = list(traceback.walk_tb(error.__traceback__))
-    for frame, line in frames:
-        name = frame.f_code.co_filename
-        if frame.f_code.co_name == "<module>" and (file is None or name == file):
-            text = linecache.getline(name, line).strip()
-            return f" (line {line}: {text})" if text else f" (line {line})"
-    return ""
-
-
-@contextlib.contextmanager
-def _no_training() -> Iterator[None]:
-    """Raise `_TrainsAtImport` from the step or backward that makes it a training."""
-    counts = {"step": 0, "backward": 0}
-
-    def stepping(*_: Any) -> None:
-        counts["step"] += 1
-        if counts["step"] >= MOST_STEPS:
-            raise _TrainsAtImport
-
-    original = torch.autograd.backward
-
-    def backward(*args: Any, **kwargs: Any) -> None:
-        counts["backward"] += 1
-        if counts["backward"] >= MOST_BACKWARDS:
-            raise _TrainsAtImport
-        original(*args, **kwargs)
-
-    handle = register_optimizer_step_pre_hook(stepping)
-    torch.autograd.backward = backward
-    try:
-        yield
-    finally:
-        torch.autograd.backward = original
-        handle.remove()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.errors import GradlintError, TargetError
+from gradlint.hooks.loss import from_error
 from gradlint.target.batches import Batch, describe, joined
 from gradlint.target.calls import Convention, own_loss
 from gradlint.target.chosen import choose
@@ -103,7 +104,7 @@ def _settle_loss(model: nn.Module, batch: Batch) -> Settled:
     keyword = target_keyword(model)
     if keyword is not None:
         convention = Convention(keyword=keyword)
-        if own_loss(convention.outputs(model, batch)) is not None:
+        if _has_own_loss(convention, model, batch):
             return Settled(convention, assumed={"loss": "the model's own"})
     plain = Convention()
     outputs = plain.outputs(model, batch)
@@ -111,6 +112,16 @@ def _settle_loss(model: nn.Module, batch: Batch) -> Settled:
         return Settled(plain, assumed={"loss": "the model's own"})
     loss = choose(outputs, batch.targets)
     return Settled(Convention(loss), assumed={"loss": f"{loss.__name__} (chosen)"})
+
+
+def _has_own_loss(convention: Convention, model: nn.Module, batch: Batch) -> bool:
+    """Whether forward, given the targets, comes to a loss: also if the loss does not take them."""
+    try:
+        return own_loss(convention.outputs(model, batch)) is not None
+    except TargetError as error:
+        if from_error(error) is None:
+            raise
+        return True
 
 
 def _settle_both(model: nn.Module, batch: Batch, seed: int) -> Settled:

@@ -119,9 +119,8 @@ def _corrected(attempt: Attempt) -> Iterator[Recipe]:
     square = len(spec.shape) == 4 and spec.shape[2] == spec.shape[3]
     if square:
         side = round(spec.shape[2] * math.sqrt(factor))
-        near = [side, *(side + d for k in range(1, 7) for d in (-k, k))]
-        usual = [n for n in near if n in SPATIAL]
-        for n in (n for n in [*usual, *near] if 0 < n <= 512):
+        near = [n for n in range(side - 6, side + 7) if 0 < n <= 512]
+        for n in sorted(near, key=lambda n: (n not in SPATIAL, n % 2, abs(n - side))):
             yield _only(replace(spec, shape=(*spec.shape[:2], n, n)))
     elif len(spec.shape) in (2, 3):
         axis = 1 if not spec.floating or len(spec.shape) == 2 else 2
