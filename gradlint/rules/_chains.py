@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -127,8 +127,8 @@ def following_activation(graph: Graph, op: Operation) -> Operation | None:
     return found[0] if len(found) == 1 else None
 
 
-def chains(graph: Graph) -> tuple[tuple[Link, ...], ...]:
-    """Return the un-normalized chains of weight layers, longest first, without overlap.
+def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
+    """Yield the un-normalized chains of weight layers, longest first, without overlap.
 
     A normalization, a join of two signals (residual, gate, concatenation), attention and
     anything unknown end a chain.
@@ -139,7 +139,6 @@ def chains(graph: Graph) -> tuple[tuple[Link, ...], ...]:
         for o in weights
     }
     left = {o.id for o in weights}
-    found: list[tuple[Link, ...]] = []
     while left:
         length: dict[int, int] = {}
         follow: dict[int, int] = {}
@@ -156,8 +155,7 @@ def chains(graph: Graph) -> tuple[tuple[Link, ...], ...]:
             op = graph.by_id[at]
             links.append(Link(op, following_activation(graph, op)))
             at = follow.get(at)
-        found.append(tuple(links))
-    return tuple(found)
+        yield tuple(links)
 
 
 def _hands_on(op: Operation) -> bool:

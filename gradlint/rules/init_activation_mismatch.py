@@ -101,6 +101,8 @@ class InitActivationMismatch(Rule):
         """Yield a finding for each chain whose gains compound."""
         asked = -math.log10(self.limit)
         for chain in chains(trace.graph):
+            if len(chain) < self.min_layers:
+                break
             body = chain if chain[-1].activation is not None else chain[:-1]
             layers = [layer for link in body if (layer := gain_of(trace, link)) is not None]
             product = sum(layer.decades for layer in layers)

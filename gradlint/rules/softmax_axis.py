@@ -145,10 +145,19 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
     target, output, given = facts.targets[0], facts.outputs[0], facts.inputs[0]
     if any(t.shape[:1] != (size,) for t in (target, output, given)):
         return None
+    if any(_joins_rows(o, size) for o in trace.graph):
+        return None
     if len(target.shape) == 1 or target.shape[1:2] != given.shape[1:2]:
         return Severity.ERROR
     # A target for every entry of the input: samples of features, or time first.
     return Severity.WARNING if len(given.shape) == 2 and given.floating else None
+
+
+def _joins_rows(op: Operation, size: int) -> bool:
+    """Whether rows are the nodes of one graph: mixed by an adjacency matrix or by scattering."""
+    adjacency = op.kind == "matmul" and op.missing > 0 and len(op.shape) == 2
+    scatters = op.name.startswith(("IndexAdd", "Scatter", "Sparse", "IndexReduce"))
+    return not op.in_loss and op.shape[:1] == (size,) and (adjacency or scatters)
 
 
 def _over_one(trace: Trace, op: Operation, axis: int) -> Severity | None:

@@ -113,11 +113,11 @@ class SymmetricUnits(Rule):
     def _copies(self, trace: Trace) -> Iterator[Finding]:
         symmetric = trace.of("symmetric_share")
         for site in symmetric.sites:
-            readers = trace.graph.reading(site.path)
-            if readers and not any(_is_hidden(trace, op) for op in readers):
-                continue
             share = initial_value(trace, "symmetric_share", site.path)
             if share is None or not share > self.max_share:
+                continue
+            readers = trace.graph.reading(site.path)
+            if readers and not any(_is_hidden(trace, op) for op in readers):
                 continue
             later = symmetric.at(site).training
             if later:

@@ -163,7 +163,7 @@ def test_what_an_activation_asks_for(
         parameters=[ParameterFacts("fc.weight", (4, 4)), ParameterFacts("fc.bias", (4,))],
     )
 
-    known = gain_of(trace, chains(trace.graph)[0][0])
+    known = gain_of(trace, next(chains(trace.graph))[0])
 
     assert known == Gain("fc", kind, gain, pytest.approx(wanted))
 
@@ -176,4 +176,4 @@ def test_a_gain_without_a_meaning_is_none(kind: str) -> None:
         parameters=[ParameterFacts("0.weight", (4, 4))],
     )
 
-    assert gain_of(trace, chains(trace.graph)[0][0]) is None
+    assert gain_of(trace, next(chains(trace.graph))[0]) is None

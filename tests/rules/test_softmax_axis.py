@@ -101,6 +101,15 @@ def test_scores_normalized_over_another_axis_too_are_silent(source: int) -> None
     assert severities(model((32, 4), 0, extra=(other,))) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "missing"), [("MmBackward0", "matmul", 1), ("ScatterAddBackward0", "index", 0)]
+)
+def test_nodes_of_one_graph_compete_by_design(name: str, kind: str, missing: int) -> None:
+    other = Operation(3, kind, name, "gcn", (0,), missing=missing, shape=(32, 16))
+
+    assert severities(model((32, 1), 0, extra=(other,))) == []
+
+
 def test_a_softmax_over_the_one_unit_of_a_layer_is_an_error() -> None:
     assert severities(model((32, 10, 1), 2)) == [Severity.ERROR]
     assert severities(model((32, 10, 1), 1)) == []
