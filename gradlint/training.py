@@ -261,15 +261,15 @@ class Training:
             with with_lines() if lines else nullcontext(), self.plan.autocast(self.device):
                 loss, outputs, targets = self.target.call(self.model, _copied(batch))
         except TargetError as error:
-            self._note_failed_loss(observer.outputs, batch.targets)
+            in_loss = self._note_failed_loss(error, observer.outputs, batch.targets)
             if not any(self.seen["outputs"]):
                 self._note("outputs", observer.outputs, "output")
-            phase = "loss" if observer.outputs is not None else "forward"
+            phase = "loss" if in_loss or observer.outputs is not None else "forward"
             raise _TargetRaisedError(phase, error) from error
         if facts:
             self._note("outputs", outputs, "output")
         observer.forward_done(loss, gains=gains)
-        if not loss.requires_grad:
+        if loss.grad_fn is None:  # also where somebody set requires_grad on a new tensor
             if self.trainable:
                 observer.events.append(Event("detached-loss"))
             return False
@@ -290,10 +290,13 @@ class Training:
         tensors = named_tensors(value, name)
         self.seen[which].append(tuple(tensor_facts(label, t) for label, t in tensors))
 
-    def _note_failed_loss(self, outputs: Any, targets: Any) -> None:
-        known = losses.from_call(self.target.loss_fn, outputs, targets)
+    def _note_failed_loss(self, error: Exception, outputs: Any, targets: Any) -> bool:
+        """Note what entered a loss that raised; return whether it was one of torch's."""
+        raised = losses.from_error(error)
+        known = raised or losses.from_call(self.target.loss_fn, outputs, targets)
         if known is not None:
             self.losses.append(known)
+        return raised is not None
 
     def _optimizer_step(self, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
         if not isinstance(optimizer, torch.optim.LBFGS):

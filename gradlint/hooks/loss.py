@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
 from gradlint.hooks.graph import CapturedGraph
@@ -62,6 +64,28 @@ def from_call(loss_fn: Any, outputs: Any, targets: Any) -> LossFacts | None:
         row_sum_min=low,
         row_sum_max=high,
     )
+
+
+def from_error(error: BaseException | None) -> LossFacts | None:
+    """Return the facts of the loss of torch's that raised `error`, wherever it was called.
+
+    The model itself may have called it, or a function of the user's: the outermost loss
+    function among the frames that the exception passed through is the one.
+    """
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            called = frame.f_locals
+            if frame.f_code.co_filename != functional.__file__ or "target" not in called:
+                continue
+            function = getattr(functional, frame.f_code.co_name, None)
+            found = from_call(function, called.get("input"), called["target"])
+            if found is not None:
+                ignored = called.get("ignore_index", found.ignore_index)
+                return replace(
+                    found, reduction=str(called.get("reduction", "mean")), ignore_index=ignored
+                )
+        error = error.__cause__
+    return None
 
 
 _CLASS = ("cross_entropy", "nll")

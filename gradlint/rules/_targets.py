@@ -86,6 +86,16 @@ def binary(target: TensorFacts) -> Fault | None:
     )
 
 
+def shapes_differ(output: Shape, target: Shape) -> Fault:
+    """Say that a loss which takes one target for each output was given others."""
+    return (
+        f"the targets have shape {target}, the output {output}: binary cross-entropy wants one "
+        "target for each output",
+        "Give both the same shape: outputs.squeeze(-1), or targets.unsqueeze(-1).",
+        Severity.ERROR,
+    )
+
+
 def broadcasts(output: Shape, target: Shape) -> Fault:
     """Say that the difference of two shapes is a table of all pairs."""
     return (

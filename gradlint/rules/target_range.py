@@ -18,6 +18,7 @@ from gradlint.rules._targets import (
     different_labels,
     not_indices,
     outer,
+    shapes_differ,
 )
 from gradlint.rules.base import Rule
 from gradlint.trace import LossFacts, Trace
@@ -113,10 +114,12 @@ class TargetRange(Rule):
             accepted = seen.operation is not None  # torch took dtype and shape
             fault = None if accepted else not_indices(seen, seen.target, seen.output)
             return fault or class_labels(seen, seen.target, seen.output)
+        shapes = seen.output.shape, seen.target.shape
+        if seen.kind in BINARY and seen.operation is None and shapes[0] != shapes[1]:
+            return shapes_differ(*shapes)
         if seen.kind in BINARY and seen.reduction != "none":
             return binary(seen.target)
         if seen.kind in REGRESSION and seen.operation is None:
-            shapes = seen.output.shape, seen.target.shape
             return broadcasts(*shapes) if outer(*shapes) else None
         return None
 
