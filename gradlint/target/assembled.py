@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gradlint.errors import TargetError
 from gradlint.target.batches import Batch, Source
+from gradlint.target.chosen import Chosen
 from gradlint.target.drawn import Batches, completed, drawn, given
 from gradlint.target.losses import bare
 from gradlint.target.models import Model
@@ -72,7 +73,9 @@ def assemble(
         build=model.build,
         rebuildable=model.rebuildable,
         batches=completed(found.batches, settled),
-        loss_fn=bare(settled.convention.loss_fn),
+        loss_fn=loss.plain
+        if isinstance(loss := settled.convention.loss_fn, Chosen)
+        else bare(loss),
         training_step=step.value if step is not None else None,
         build_optimizer=parts.optimizer.builder,
         optimizer=parts.optimizer.instance,

@@ -158,6 +158,13 @@ class Chosen:
     parts: tuple[tuple[int, str], ...]
 
     @property
+    def plain(self) -> Callable[[Any, Any], Any]:
+        """The loss of torch's that it is, if it is just one of them; else itself."""
+        place, kind = self.parts[0]
+        own = getattr(functional, kind, None)
+        return own if own is not None and place == 0 and len(self.parts) == 1 else self
+
+    @property
     def __name__(self) -> str:
         """What the report shows."""
         return " + ".join(dict.fromkeys(kind for _, kind in self.parts))
