@@ -63,7 +63,7 @@ def attributes_of(node: Any, kind: str) -> dict[str, Any]:
         found["reduction"] = _REDUCTIONS[reduction]
     ignored = _read(node, "ignore_index")
     if isinstance(ignored, int):
-        found["ignore_index"] = _signed(ignored)
+        found["ignore_index"] = signed(ignored)
     sizes = _read(node, "self_sym_sizes")
     if isinstance(sizes, (tuple, list)):
         found["input_shape"] = tuple(int(s) for s in sizes)
@@ -81,13 +81,13 @@ def _read(node: Any, name: str) -> Any:
         return None
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """Undo torch's reading of a negative number as an unsigned one of 64 bits."""
     return value - 2**64 if value >= 2**63 else value
 
 
 def _axis(dim: int, rank: int) -> int:
-    dim = _signed(dim)
+    dim = signed(dim)
     return dim + rank if dim < 0 else dim
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from gradlint.graph import (
-    ACTIVATIONS,
-    LOSSES,
     STRUCTURAL,
     WEIGHTED,
     Graph,
@@ -19,7 +16,8 @@ from gradlint.graph import (
 )
 from gradlint.hooks.attributes import attributes_of, user_line
 from gradlint.hooks.calls import Call, Calls
-from gradlint.hooks.kinds import is_custom, kind_of
+from gradlint.hooks.finish import finish
+from gradlint.hooks.kinds import base_name, is_custom, kind_of
 
 Node = Any
 """An autograd node; torch gives it no public type with the fields read here."""
@@ -148,7 +146,7 @@ def capture(
             packed.add(operation.id)
         operations.append(operation)
     captured.packed = frozenset(packed)
-    captured.graph = Graph(tuple(_finish(operations, captured, modules, calls)))
+    captured.graph = Graph(tuple(finish(operations, modules)))
     return captured
 
 
@@ -181,7 +179,8 @@ def _operation(
             inputs.append(ids[following])
         else:
             own.extend(reads.get(following, ()))
-    if own and not inputs and _computes_parameter(node, kind, missing):
+    place = owner.path if owner else ""
+    if own and not inputs and _computes_parameter(node, kind, missing, place, modules):
         return None, []
     attributes = attributes_of(node, kind)
     shape = _shape(node)
@@ -209,12 +208,22 @@ def _operation(
     )
 
 
-def _computes_parameter(node: Node, kind: str, missing: int) -> bool:
+def _computes_parameter(
+    node: Node, kind: str, missing: int, place: str, modules: Mapping[str, nn.Module]
+) -> bool:
     """Whether a node that reads parameters and no other operation makes a parameter again.
 
     A tensor without gradient beside the parameter is data if it makes the result larger
-    (a batch), a constant if not.
+    (a batch), a constant if not. What a parametrization computes is its weight.
     """
+    if "parametrizations" in place.split("."):
+        return True
+    name = base_name(node.name())
+    if name in ("Mv", "Dot", "Vdot"):
+        # Spectral normalization's u·(W v). A matrix of data times a vector of weights is a
+        # linear layer, and so is nn.Linear on a sample without a batch.
+        weight_first = name != "Mv" or node.next_functions[0][0] is not None
+        return weight_first and not _is_linear(modules, place)
     if is_custom(node.name()) or kind not in _PARAMETER_EXPRESSIONS or kind == "embedding":
         return False
     if kind == "addmm":
@@ -288,98 +297,3 @@ def _module_parameters(
         return []
     own = module.parameters(recurse=False)
     return [parameters[id(p)] for p in own if id(p) in parameters]
-
-
-def _finish(
-    operations: list[Operation],
-    captured: CapturedGraph,
-    modules: Mapping[str, nn.Module],
-    calls: Calls,
-) -> list[Operation]:
-    """Add what takes the whole graph: the loss side, normalizations by hand, sites, gates."""
-    in_loss = _loss_side(operations)
-    finished: list[Operation] = []
-    feeders: dict[int, str] = {}
-    fed: dict[str, set[str]] = {}
-    for op in operations:
-        kind = op.kind
-        sources = [finished[i] for i in op.inputs]
-        if kind == "mul" and any(s.kind == "rsqrt" for s in sources):
-            kind = "rms_norm"
-        attributes = dict(op.attributes)
-        if kind in ("add", "sub", "mul") and len(op.inputs) == 2:
-            shapes = {s.shape for s in sources}
-            if len(shapes) > 1:
-                attributes["broadcast"] = True
-        if kind in WEIGHTED and op.module:
-            feeders[op.id] = op.module
-        else:
-            feeders[op.id] = next((feeders[i] for i in op.inputs if feeders[i]), "")
-        if kind in ACTIVATIONS and op.module:
-            fed.setdefault(op.module, set()).add(feeders[op.id])
-        done = replace(op, kind=kind, attributes=attributes, in_loss=op.id in in_loss)
-        finished.append(done)
-    taken: Counter[str] = Counter()
-    for i, op in enumerate(finished):
-        site = op.module or ""
-        # One module behind several layers has the units of none: each is a site of its own.
-        shared = len(fed.get(site, ())) > 1
-        if op.kind in ACTIVATIONS and (shared or not _is_activation_module(modules, op.module)):
-            site = f"{feeders[op.id] or site}:{op.kind}"
-            taken[site] += 1
-            if taken[site] > 1 and op.call == 0:
-                site = f"{site}#{taken[site]}"
-        finished[i] = replace(op, site=site)
-    return _mark_gates(finished)
-
-
-def _is_activation_module(modules: Mapping[str, nn.Module], path: str | None) -> bool:
-    module = modules.get(path) if path else None
-    if module is None or next(module.children(), None) is not None:
-        return False
-    return not any(p.ndim > 1 for p in module.parameters(recurse=False)) and not any(
-        word in type(module).__name__ for word in ("RNN", "LSTM", "GRU", "Cell")
-    )
-
-
-def _loss_side(operations: list[Operation]) -> set[int]:
-    """Operations on the loss's side of the model's output.
-
-    Those are the ones outside every module's call that feed no module, and, where a model
-    computes its own loss, torch's losses with the log-softmax in front of them and all that
-    follows.
-    """
-    called = any(op.module is not None for op in operations)
-    feeding: set[int] = set()
-    for op in reversed(operations):
-        if op.module is not None or op.id in feeding:
-            feeding.update(op.inputs)
-    inside: set[int] = set()
-    for op in operations:
-        outside = called and op.module is None and op.id not in feeding
-        if op.kind in LOSSES or outside or any(i in inside for i in op.inputs):
-            inside.add(op.id)
-    by_id = {op.id: op for op in operations}
-    stack = [i for i in inside if by_id[i].kind in ("nll", "kl_div")]
-    while stack:
-        for i in by_id[stack.pop()].inputs:
-            before = by_id[i]
-            if before.kind in STRUCTURAL and i not in inside:
-                stack.append(i)
-            elif before.kind == "log_softmax":
-                inside.add(i)
-    return inside
-
-
-def _mark_gates(operations: list[Operation]) -> list[Operation]:
-    """Mark activations whose only use is to multiply another signal (gates, attention by hand)."""
-    graph = Graph(tuple(operations))
-    passes = STRUCTURAL | {"shift", "scale", "mask"}
-    marked: list[Operation] = []
-    for op in operations:
-        if op.kind in ACTIVATIONS or op.kind == "softmax":
-            following = graph.ahead(op, lambda o: o.kind in passes)
-            if following and all(o.kind in ("mul", "matmul", "rsub") for o in following):
-                op = replace(op, attributes={**op.attributes, "gate": True})
-        marked.append(op)
-    return marked

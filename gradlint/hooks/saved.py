@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.graph import Operation
+from gradlint.hooks.attributes import signed
 from gradlint.hooks.graph import CapturedGraph
 
 
@@ -17,6 +18,8 @@ def _again(function: Callable[..., Tensor], **options: str) -> Callable[[Tensor,
 
     def compute(before: Tensor, node: Any) -> Tensor:
         found = {name: getattr(node, f"_saved_{saved}") for name, saved in options.items()}
+        if "dim" in found:
+            found["dim"] = signed(found["dim"])
         return function(before, **found)
 
     return compute
