@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
@@ -24,7 +25,7 @@ class FrozenParameters(Rule):
     Notes which modules are frozen. It is an error where nothing is left to train, where the
     optimizer holds frozen parameters only, and where frozen linear and convolution weights
     make up more than `max_share` of the model and have the spread of a fresh initialization
-    (within `tolerance`), not of loaded weights.
+    (within `tolerance`), not of loaded weights, and feed layers that learn.
 
     ## Why is this bad?
     A frozen random layer is a random projection: what it throws away no later layer gets
@@ -48,8 +49,9 @@ class FrozenParameters(Rule):
 
     ## When it is wrong
     Random features (reservoirs, random Fourier features, random network distillation) are
-    frozen and fresh by design; a frozen copy of a part that learns (a target) is a note, and so
-    is what trained adapters (LoRA, by their name or their zero matrix) are added to.
+    frozen and fresh by design. A frozen copy of a part that learns (a target), a teacher beside
+    it, and what trained adapters (LoRA, by their name or their zero matrix) are added to, are
+    notes.
 
     ## References
     - Yosinski et al. (2014), "How transferable are features in deep neural networks?", section
@@ -90,7 +92,7 @@ class FrozenParameters(Rule):
             for path, group in groups.items()
             if not (trace.facts.pretrained or adapted or is_copy(path, group, learning))
             for p in group
-            if self._fresh(trace, p)
+            if self._fresh(trace, p) and _feeds_training(trace, p, learning)
         ]
         share = sum(p.numel for p in random) / max(1, sum(p.numel for p in parameters))
         if share > self.max_share:
@@ -142,6 +144,31 @@ class FrozenParameters(Rule):
         centered = abs(mean) < 5 * spread / math.sqrt(min(parameter.numel, 4096))
         near = any(abs(gain / usual - 1) < self.tolerance for usual in (*_GAINS, xavier))
         return near and centered
+
+
+def _feeds_training(
+    trace: Trace, frozen: ParameterFacts, learning: Sequence[ParameterFacts]
+) -> bool:
+    """Whether what learns reads what `frozen` makes: not so for a teacher beside it.
+
+    Frozen layers behind trained ones stand in the graph. Those in front do not: then a layer
+    that learns reads something without gradient that is not the batch.
+    """
+    if trace.graph.reading(frozen.path):
+        return True
+    batch = {prod(tensor.shape) for tensor in trace.facts.inputs}
+    own = trace.modules.get(frozen.module)
+    return any(
+        reader is not None
+        and own is not None
+        and reader.depth > own.depth
+        and reader.input_shape is not None
+        and prod(reader.input_shape) not in batch
+        and all(not op.inputs for op in trace.graph.reading(p.path))
+        for p in learning
+        if len(p.shape) >= 2
+        for reader in [trace.modules.get(p.module)]
+    )
 
 
 def _is_adapter(trace: Trace, parameter: ParameterFacts) -> bool:

@@ -5,9 +5,10 @@ from math import sqrt
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Graph, Operation
 from gradlint.rules.frozen_parameters import FrozenParameters
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, TensorFacts, Trace
 
 
 def trace(
@@ -18,12 +19,13 @@ def trace(
     sizes: tuple[int, int] = (64, 32),
     kind: str = "Linear",
     held: tuple[str, ...] | None = None,
+    inputs: tuple[tuple[int, ...], tuple[int, ...]] = ((8, 16), (8, 32)),
     **facts: object,
 ) -> Trace:
     """A body and a head, square weights of `sizes`; weights of `gain` / √fan-in."""
     parameters, modules, observed = [], [], []
     for i, (path, size) in enumerate(zip(("body", "head"), sizes, strict=True)):
-        modules.append(ModuleFacts(path, kind, i, 1))
+        modules.append(ModuleFacts(path, kind, i, 1, input_shape=inputs[i]))
         parameters.append(
             ParameterFacts(
                 f"{path}.weight",
@@ -42,7 +44,14 @@ def trace(
         ):
             observed.append(observe(metric, f"{path}.weight", [value], step=0, module=path))
     optimizer = None if held is None else OptimizerFacts("SGD")
-    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer, **facts)
+    return trace_of(
+        *observed,
+        parameters=parameters,
+        modules=modules,
+        optimizer=optimizer,
+        inputs=(TensorFacts("input", (8, 16), "float32"),),
+        **facts,
+    )
 
 
 def severities(observed: Trace) -> list[Severity]:
@@ -57,6 +66,9 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(gain=0.8), [Severity.NOTE], id="trained-weights"),
         pytest.param(trace(mean=0.05), [Severity.NOTE], id="not-centered"),
         pytest.param(trace(pretrained=True), [Severity.NOTE], id="loaded-weights"),
+        pytest.param(
+            trace(inputs=((8, 16), (8, 16))), [Severity.NOTE], id="a-teacher-beside-the-student"
+        ),
         pytest.param(trace(kind="Embedding"), [Severity.NOTE], id="word-vectors"),
         pytest.param(trace(sizes=(32, 32)), [Severity.NOTE], id="exactly-half"),
         pytest.param(trace(sizes=(33, 32)), [Severity.ERROR], id="just-over-half"),
@@ -108,7 +120,17 @@ def test_what_adapters_are_added_to_is_a_note(path, largest) -> None:
         seen,
         parameters=(*base.parameters.values(), adapter),
         modules=base.modules.values(),
+        inputs=base.facts.inputs,
     )
 
     assert severities(base) == [Severity.ERROR]
     assert severities(adapted) == [Severity.NOTE]
+
+
+def test_frozen_layers_behind_trained_ones_stand_in_the_graph() -> None:
+    beside = trace(inputs=((8, 16), (8, 16)))
+    frozen = Operation(0, "linear", "linear", "body", parameters=("body.weight",))
+
+    found = findings_of(FrozenParameters(), beside.but(graph=Graph((frozen,))))
+
+    assert [f.severity for f in found] == [Severity.ERROR]
