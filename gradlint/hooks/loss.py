@@ -133,7 +133,8 @@ def _from_operation(
     kind = op.kind
     before = captured.graph.behind(op, lambda o: o.kind in STRUCTURAL)
     shown = entered
-    if kind == "nll" and any(o.kind == "log_softmax" and o.in_loss for o in before):
+    softmaxed = any(o.kind == "log_softmax" and o.in_loss for o in before)
+    if kind == "nll" and softmaxed and _normalized(entered):
         kind = "cross_entropy"
         logits = [o for o in outputs if entered is not None and o.numel() == entered.numel()]
         shown = logits[0].detach() if len(logits) == 1 else entered
@@ -149,6 +150,15 @@ def _from_operation(
         row_sum_min=low,
         row_sum_max=high,
     )
+
+
+def _normalized(entered: Tensor | None) -> bool:
+    """Whether a log-softmax ran over the axis of the classes; over another, rows do not sum to 1.
+
+    Where the values cannot be read it is taken to have done so.
+    """
+    low, high = _row_sums("nll", entered) if entered is not None else (None, None)
+    return low is None or high is None or not (low < 0.9 or high > 1.1)
 
 
 def _by_hand(graph: Graph, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[LossFacts]:

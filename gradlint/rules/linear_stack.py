@@ -98,7 +98,8 @@ class LinearStack(Rule):
 
 def _is_linear(trace: Trace, op: Operation) -> bool:
     bias = op.kind == "parameter_add" and bias_of(trace, op) is not None
-    return (op.kind in _LINEAR or bias) and not op.in_loss
+    dropout = op.kind == "mask" and "Dropout" in trace.module_kind(op.module or "")
+    return (op.kind in _LINEAR or bias or dropout) and not op.in_loss
 
 
 def _widths(trace: Trace, first: Operation, second: Operation) -> tuple[int, int, int] | None:

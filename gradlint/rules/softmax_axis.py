@@ -122,7 +122,8 @@ class SoftmaxAxis(Rule):
 
 
 def _reads_data(trace: Trace, op: Operation) -> bool:
-    return op.missing > 0 or any(o.missing for o in trace.graph.ancestors(op))
+    before = (op, *trace.graph.ancestors(op))
+    return any(o.missing or o.kind in ("embedding", "rnn") for o in before)
 
 
 def _normalized_twice(trace: Trace, op: Operation, axis: int) -> bool:
@@ -138,7 +139,9 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
     """Return how sure it is that axis 0 counts samples, None if it is not."""
     facts = trace.facts
     size = op.shape[0]
-    if facts.synthesized or size < 2 or len(op.shape) < 2 or size in op.shape[1:]:
+    if facts.synthesized or size < 2 or len(op.shape) < 2:
+        return None
+    if size in op.shape[1:] and _swaps_axes(trace, op):
         return None
     if not facts.targets or not facts.outputs or not facts.inputs:
         return None
@@ -151,6 +154,13 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
         return Severity.ERROR
     # A target for every entry of the input: samples of features, or time first.
     return Severity.WARNING if len(given.shape) == 2 and given.floating else None
+
+
+def _swaps_axes(trace: Trace, op: Operation) -> bool:
+    """Whether axis 0 is not known to be the first axis of the inputs still."""
+    flat = len(op.shape) == 2 and all(len(t.shape) == 2 for t in trace.facts.inputs)
+    before = trace.graph.ancestors(op)
+    return not flat or any(o.kind in ("transpose", "view", "matmul") for o in before)
 
 
 def _joins_rows(op: Operation, size: int) -> bool:

@@ -71,7 +71,9 @@ PIXELS = TensorFacts("target", (32, 8), "float32")
             model((32, 4, 9), 0, inputs=(SEQUENCE,), targets=(TOKENS,)), [], id="time-first-tokens"
         ),
         pytest.param(model((30, 4), 0), [], id="nodes-or-instances"),
-        pytest.param(model((32, 32), 0), [], id="two-axes-of-that-length"),
+        pytest.param(model((32, 32), 0), [Severity.ERROR], id="as-many-features-as-samples"),
+        pytest.param(model((32, 32), 0, source="transpose"), [], id="axes-swapped"),
+        pytest.param(model((32, 32, 4), 0), [], id="two-axes-of-that-length"),
         pytest.param(model((32,), 0), [], id="a-vector"),
         pytest.param(model((1, 4), 0), [], id="one-sample"),
         pytest.param(model((32, 4), 0, targets=()), [], id="no-targets"),
@@ -177,3 +179,16 @@ def test_the_message_names_the_axis(shape: tuple[int, ...], axis: int, message: 
 
     assert found.message == message
     assert found.module == "s"
+
+
+def test_what_an_embedding_looks_up_is_data() -> None:
+    operations = (
+        Operation(0, "embedding", "", "embed", parameters=("embed.weight",), shape=(32, 20, 8)),
+        Operation(1, "softmax", "", "s", (0,), shape=(32, 20, 8), attributes={"dim": 0}),
+        Operation(2, "matmul", "", "", (1,)),
+    )
+    trace = trace_of(
+        operations=operations, inputs=(SEQUENCE,), targets=(LABELS,), outputs=(OUTPUT,)
+    )
+
+    assert severities(trace) == [Severity.ERROR]
