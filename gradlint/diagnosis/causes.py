@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gradlint.finding import Finding, Severity
@@ -10,12 +10,22 @@ from gradlint.finding import Finding, Severity
 
 @dataclass(frozen=True, slots=True)
 class Mechanism:
-    """How a fault of one of the rules `causes` brings about what the rules `symptoms` see."""
+    """How a fault of one of the rules `causes` brings about what the rules `symptoms` see.
+
+    `when(cause, symptom)` tells, where the codes alone do not, whether it did so here.
+    """
 
     name: str
     causes: frozenset[str]
     symptoms: frozenset[str]
     because: str
+    when: Callable[[Finding, Finding], bool] | None = None
+
+    def leads(self, cause: Finding, symptom: Finding) -> bool:
+        """Whether `cause` brings about `symptom` in this way."""
+        if cause.code not in self.causes or symptom.code not in self.symptoms:
+            return False
+        return self.when is None or self.when(cause, symptom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +42,40 @@ _PROGRESS = "GL206 GL402 GL609 GL610 GL611"
 _SCALE = "GL105 GL203 GL204 GL303 GL304 GL504"
 
 
-def _mechanism(name: str, causes: str, symptoms: str, because: str) -> Mechanism:
-    return Mechanism(name, frozenset(causes.split()), frozenset(symptoms.split()), because)
+def _mechanism(
+    name: str,
+    causes: str,
+    symptoms: str,
+    because: str,
+    when: Callable[[Finding, Finding], bool] | None = None,
+) -> Mechanism:
+    return Mechanism(name, frozenset(causes.split()), frozenset(symptoms.split()), because, when)
+
+
+def _given_a_constant(cause: Finding, symptom: Finding) -> bool:
+    """Whether the layers of `symptom` are given what does not change with the input."""
+    return bool(cause.evidence.get("constant_input")) and cause.depth <= symptom.depth
+
+
+def _maximizes(cause: Finding, symptom: Finding) -> bool:
+    return bool(cause.evidence.get("maximize"))
 
 
 MECHANISMS: tuple[Mechanism, ...] = (
+    _mechanism(
+        "constant-input",
+        "GL206",
+        "GL201 GL202 GL304",
+        "units that are given a constant fire always or never",
+        _given_a_constant,
+    ),
+    _mechanism(
+        "maximizing",
+        "GL609",
+        f"GL201 GL202 GL206 GL302 GL306 GL401 GL501 {_SCALE}",
+        "an optimizer told to maximize makes loss and weights grow without bound",
+        _maximizes,
+    ),
     _mechanism(
         "no-gradient",
         "GL701 GL702 GL703 GL707 GL708 GL709 GL712 GL705 GL704",
@@ -100,7 +139,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "flat-activation",
         "GL202 GL201",
-        f"GL301 {_SCALE} {_PROGRESS}",
+        f"GL203 GL204 GL301 GL303 GL304 {_PROGRESS}",
         "the derivative is zero where the activation is flat",
     ),
     _mechanism(
@@ -191,21 +230,15 @@ def _parent(
     """
     symptom = ranked[index]
     for mechanism in mechanisms:
-        if symptom.code not in mechanism.symptoms:
-            continue
         for other, cause in enumerate(ranked):
-            if cause.code not in mechanism.causes or cause.code == symptom.code:
+            if cause.code == symptom.code or not mechanism.leads(cause, symptom):
                 continue
             if cause.severity is Severity.NOTE and symptom.severity > Severity.NOTE:
                 continue
-            if _explains(symptom.code, cause.code, mechanisms) and index < other:
+            if index < other and any(m.leads(symptom, cause) for m in mechanisms):
                 continue
             return other, mechanism.because
     return None
-
-
-def _explains(cause: str, symptom: str, mechanisms: Sequence[Mechanism]) -> bool:
-    return any(cause in m.causes and symptom in m.symptoms for m in mechanisms)
 
 
 def _root(index: int, parents: Sequence[tuple[int, str] | None]) -> int:

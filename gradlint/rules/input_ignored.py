@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.graph import WEIGHTED
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -118,6 +119,7 @@ class InputIgnored(Rule):
                 "limit": self.max_change,
                 "steps": found["steps"],
                 "from": start,
+                "constant_input": _is_given_a_constant(trace, start),
                 "layers": dict(layers),
             },
         )
@@ -127,6 +129,14 @@ def _two_inputs(trace: Trace) -> bool:
     """Whether the batch holds several samples that differ."""
     varied = any(t.std > 0 or t.unique > 1 for t in trace.facts.inputs)
     return (trace.facts.batch_size or 0) > 1 and varied
+
+
+def _is_given_a_constant(trace: Trace, start: str | None) -> bool:
+    """Whether the module from which nothing changes multiplies its input by weights.
+
+    It would pass a change on, so what it is given is a constant already.
+    """
+    return any(op.module == start and op.kind in WEIGHTED | {"embedding"} for op in trace.graph)
 
 
 def _first_constant(layers: Mapping[str, Any], limit: float) -> str | None:

@@ -158,6 +158,33 @@ def test_every_finding_is_told_exactly_once() -> None:
         assert item.cause is None or place in linked[item.cause].symptoms
 
 
+@pytest.mark.parametrize(
+    ("constant", "depth", "root"),
+    [
+        pytest.param(True, 2, "GL206", id="behind-a-constant"),
+        pytest.param(True, 0, "GL201", id="in-front-of-it"),
+        pytest.param(False, 2, "GL201", id="a-dead-layer-makes-it"),
+    ],
+)
+def test_dead_units_are_cause_or_symptom_of_an_ignored_input(
+    constant: bool, depth: int, root: str
+) -> None:
+    ignored = said("GL206", exact=True, depth=1).but(evidence={"constant_input": constant})
+
+    assert roots(link([ignored, said("GL201", depth=depth)])) == [root]
+
+
+def test_a_loss_that_is_maximized_explains_the_large_updates() -> None:
+    rising = said("GL609", exact=True).but(evidence={"maximize": True})
+
+    assert roots(link([rising, said("GL401")])) == ["GL609"]
+    assert roots(link([said("GL609"), said("GL401")])) == ["GL401"]
+
+
+def test_saturation_and_a_loss_off_chance_do_not_explain_each_other() -> None:
+    assert sorted(roots(link([said("GL202"), said("GL105")]))) == ["GL105", "GL202"]
+
+
 def test_mechanisms_have_names_of_their_own_and_a_reason() -> None:
     assert len({m.name for m in MECHANISMS}) == len(MECHANISMS)
     assert all(m.because and m.causes and m.symptoms for m in MECHANISMS)
