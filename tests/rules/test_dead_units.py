@@ -75,6 +75,24 @@ def test_what_was_dead_from_the_start_must_exceed_chance(
 
 
 @pytest.mark.parametrize(
+    ("late", "dead", "expected"),
+    [
+        pytest.param(0.49, 0.6, "note", id="learned-all-the-same"),
+        pytest.param(0.5, 0.6, "warning", id="exactly-at-the-limit"),
+        pytest.param(1.0, 0.6, "warning", id="did-not-learn"),
+        pytest.param(0.1, 0.95, "error", id="nearly-all-died"),
+    ],
+)
+def test_units_that_die_while_the_loss_falls_by_half_are_a_note(
+    late: float, dead: float, expected: str
+) -> None:
+    trace = rectifier(0.0, dead)
+    losses = observe("loss", "", [1.0], step=0) + observe("loss", "", [late] * 8)
+
+    assert severities(trace.but(observations=(*trace, *losses))) == [expected]
+
+
+@pytest.mark.parametrize(
     ("trained", "positions", "expected"),
     [
         pytest.param(0.95, 300, ["error"], id="enough-for-an-error"),
