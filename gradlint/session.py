@@ -241,7 +241,10 @@ def _confirmed(
     pending = {f.code for f in judgement.findings if f.severity is Severity.ERROR and not f.exact}
     for other in repeated:
         pending -= {f.code for f in other.findings}
-    if pending and plan.steps > 0:
+    # What only the short runs show, training may have explained: ask it of them, too.
+    known = {f.code for f in judgement.findings}
+    new = {f.code for f in combine([judgement, *repeated]).findings if f.severity > Severity.NOTE}
+    if (pending or new - known) and plan.steps > 0:
         repeated = [judged(observe(n, plan)[0].trace) for n in others]
     return combine([judgement, *repeated])
 
