@@ -64,8 +64,8 @@ class ExplodingGradient(Rule):
     - [3] the table of 2^L: 1024 at 10 layers, and the symptoms of explosion; [4] figure 7.7
     - Pascanu, Mikolov & Bengio (2013), "On the difficulty of training recurrent neural networks"
     - Yang et al. (2019), "A mean field theory of batch normalization": 1.21 per layer
-    - `warning_limit` and the persistence are our choice: of 70 small networks that learn none
-      stayed above 10 past the first half of 40 steps.
+    - `warning_limit` and the persistence are our choice: of 100 small networks the only ones
+      above 25 in the later half of 40 steps had weights of a standard deviation of 0.5 or more.
     """
 
     code: ClassVar = "GL302"

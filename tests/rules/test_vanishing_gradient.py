@@ -102,6 +102,12 @@ def test_a_profile_must_be_geometric_along_the_best_fed_layers(
     assert severities(trace_of(flows=tuple(flows(*profile)), optimizer=SGD)) == []
 
 
+def test_under_adam_the_initialization_alone_is_no_warning() -> None:
+    assert severities(run(-4.9, -4.9, optimizer=ADAM)) == ["warning"]
+    assert severities(run(-4.9, optimizer=ADAM)) == []
+    assert severities(run(-5.1, optimizer=ADAM)) == ["error"]
+
+
 def test_a_single_outlier_among_the_batches_is_no_finding() -> None:
     found = (*geometric(-1.0), *geometric(-9.0), *geometric(-1.0))
 
