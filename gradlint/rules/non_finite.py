@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -106,7 +107,7 @@ class NonFinite(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for the first event, if there is one."""
-        events = trace.events("non-finite")
+        events = [e for e in trace.events("non-finite") if not _is_harmless(trace, e)]
         if not events:
             return
         first = min(events, key=lambda e: (e.step, _STAGES.get(_phase(e), Stage.FORWARD)))
@@ -129,6 +130,15 @@ class NonFinite(Rule):
                 "limit": 0,
             },
         )
+
+
+def _is_harmless(trace: Trace, event: Event) -> bool:
+    """Whether loss and gradients were observed after `event`, and all of them are finite."""
+    if _phase(event) not in ("input", "target", "parameter", "forward"):
+        return False
+    later = trace.since(event.step)
+    losses, norms = later.of("loss").values, later.of("total_gradient_norm").values
+    return bool(losses and norms) and all(math.isfinite(v) for v in (*losses, *norms))
 
 
 def _phase(event: Event) -> str:

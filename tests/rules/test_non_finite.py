@@ -8,7 +8,7 @@ import pytest
 
 from gradlint.finding import Finding, Stage
 from gradlint.rules.non_finite import NonFinite
-from gradlint.testing import findings_of, trace_of
+from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import Event
 
 
@@ -91,6 +91,28 @@ def test_data_come_before_what_is_computed_from_them() -> None:
 )
 def test_the_help_fits_the_operation(happened: Event, words: str) -> None:
     assert words in found(happened).help
+
+
+@pytest.mark.parametrize(
+    ("phase", "loss", "norm", "expected"),
+    [
+        pytest.param("parameter", 1.0, 1.0, False, id="mask-of-minus-infinity"),
+        pytest.param("input", 1.0, 1.0, False, id="masked-out-of-the-loss"),
+        pytest.param("forward", float("nan"), 1.0, True, id="loss-is-nan"),
+        pytest.param("forward", 1.0, float("inf"), True, id="gradient-is-infinite"),
+        pytest.param("update", 1.0, 1.0, True, id="seen-after-the-last-loss"),
+    ],
+)
+def test_what_reaches_neither_loss_nor_gradient_is_left_alone(
+    phase: str, loss: float, norm: float, expected: bool
+) -> None:
+    trace = trace_of(
+        observe("loss", "", [loss], kind="model"),
+        observe("total_gradient_norm", "", [norm], kind="model"),
+        events=(event(phase),),
+    )
+
+    assert bool(findings_of(NonFinite(), trace, exemptions=())) is expected
 
 
 def test_nothing_is_said_without_an_event() -> None:
