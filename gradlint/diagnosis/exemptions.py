@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlint.diagnosis import proofs
+from gradlint.diagnosis import attention, proofs
 from gradlint.finding import Finding
 from gradlint.graph import Operation
 from gradlint.trace import Trace
@@ -103,9 +103,24 @@ def bias_before_normalization(trace: Trace, finding: Finding) -> str | None:
 @exemption("attention-key-bias", *_SMALL_GRADIENT)
 def attention_key_bias(trace: Trace, finding: Finding) -> str | None:
     """Biases of keys: q·(k + b) adds the same to all scores of a query."""
-    if finding.parameter is None or not proofs.is_key_bias(trace, finding.parameter):
+    if finding.parameter is None or not attention.is_key_bias(trace, finding.parameter):
         return None
     return "bias of the attention keys: softmax ignores a constant, so its gradient is zero"
+
+
+@exemption("attention-scores", "GL303")
+def attention_scores(trace: Trace, finding: Finding) -> str | None:
+    """Weights of queries, keys and routers, which act through a softmax alone.
+
+    While all scores are about equal, so are the values they choose between on average, and
+    next to no gradient passes the softmax.
+    """
+    paths = proofs.parameters_of(trace, finding)
+    if not paths or not all(attention.feeds_only_scores(trace, path) for path in paths):
+        return None
+    if any(attention.is_key_bias(trace, path) for path in paths):
+        return None  # `attention-key-bias` knows better
+    return "scores of a softmax: their gradient is small until what they choose between differs"
 
 
 @exemption("lora", *_START)

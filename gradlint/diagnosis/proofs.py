@@ -29,9 +29,6 @@ MOVES = frozenset(
 _SHIFT_KEEPS = MOVES | {"max_pool", "avg_pool", "parameter_add", "shift"}
 """Operations behind which a constant added to a channel is still a constant of the channel."""
 
-_SCORES = MOVES | {"scale", "shift", "mask", "parameter_add", "add", "dropout"}
-"""What may stand between the product of queries and keys and its softmax."""
-
 
 def parameters_of(trace: Trace, finding: Finding) -> tuple[str, ...]:
     """Return the parameter a finding speaks of, or all of its module's own."""
@@ -108,46 +105,6 @@ def normalizing(trace: Trace, path: str) -> tuple[Operation, ...]:
     """Return the normalizations right behind the weight at `path`, if it feeds nothing else."""
     through = MOVES | {"parameter_add"}
     return feeds_only(trace, path, through, lambda op: op.kind in NORMALIZATIONS)
-
-
-def is_key_bias(trace: Trace, path: str) -> bool:
-    """Whether `path` is added to the keys of an attention and to nothing else.
-
-    Its share of a score is the same for all keys of a query, and a softmax over the keys
-    ignores it. Rotary embeddings and normalized keys break that, and are not passed.
-    """
-    if dimensions(trace, path) != 1:
-        return False
-    graph = trace.graph
-    readers = graph.reading(path)
-    return bool(readers) and all(_is_key(trace, op) for op in readers)
-
-
-def _is_key(trace: Trace, op: Operation) -> bool:
-    graph = trace.graph
-    through = MOVES | {"scale"}
-    places = graph.ahead(op, lambda o: o.kind in through)
-    sources = {op.id, *(o.id for o in graph.descendants(op) if o.kind in through)}
-    for place in places:
-        side = [i for i, source in enumerate(place.inputs) if source in sources]
-        if place.kind == "attention" and side == [1]:
-            continue
-        if place.kind != "matmul" or len(side) != 1 or len(place.inputs) != 2:
-            return False
-        after = graph.ahead(place, lambda o: o.kind in _SCORES)
-        if not after or not all(_ignores_side(o, side[0]) for o in after):
-            return False
-    return bool(places)
-
-
-def _ignores_side(op: Operation, side: int) -> bool:
-    """Whether a softmax runs over the keys: the last axis if they were the second factor."""
-    dim = op.attributes.get("dim")
-    return (
-        op.kind in ("softmax", "log_softmax")
-        and dim is not None
-        and dim == len(op.shape) - (1 if side == 1 else 2)
-    )
 
 
 def zero_gates(trace: Trace) -> tuple[Operation, ...]:

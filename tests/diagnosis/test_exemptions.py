@@ -129,6 +129,10 @@ def attention(*, softmax_over: int = 3, rotary: bool = False) -> Trace:
     )
 
 
+def queries() -> Trace:
+    return attention().but(parameters={"q.weight": matrix("q.weight")})
+
+
 def adapter(*, largest: float = 0.0, moves: bool = True, rank: int = 4) -> Trace:
     later = 0.1 if moves else 0.0
     return trace_of(
@@ -218,6 +222,11 @@ def frozen(*, requires_grad: bool = False) -> Trace:
             id="key-bias",
         ),
         pytest.param(
+            "attention-scores", queries(), "q.weight",
+            "scores of a softmax: their gradient is small until what they choose between differs",
+            id="queries",
+        ),
+        pytest.param(
             "lora", adapter(), "A",
             "low-rank adapter: no gradient while B is zero, as it starts by design", id="lora",
         ),
@@ -267,8 +276,6 @@ def test_an_exemption_explains_and_without_it_the_finding_appears(
         pytest.param(normalized("group_norm"), "c.bias", id="groups-of-several-channels"),
         pytest.param(normalized(training=False), "c.bias", id="running-statistics"),
         pytest.param(normalized(between="relu"), "c.bias", id="activation-in-between"),
-        pytest.param(attention(softmax_over=2), "k.bias", id="softmax-over-the-queries"),
-        pytest.param(attention(rotary=True), "k.bias", id="rotary-embedding"),
         pytest.param(adapter(moves=False), "A", id="lora-of-which-both-stand-still"),
         pytest.param(branch(largest=1.0), "inner.weight", id="no-zero-in-the-branch"),
         pytest.param(branch(later=0.0), "inner.weight", id="branch-that-never-moves"),
@@ -294,10 +301,24 @@ def test_group_norm_with_a_group_per_channel_is_an_instance_norm() -> None:
     assert explained(alone, "c.bias") == "bias before GroupNorm: its gradient cancels exactly"
 
 
-def test_the_query_bias_is_no_key_bias() -> None:
+def test_the_query_bias_makes_scores_and_is_no_key_bias() -> None:
     trace = attention().but(parameters={"q.bias": vector("q.bias")})
 
-    assert explained(trace, "q.bias") is None
+    assert explained(trace, "q.bias") == explained(queries(), "q.weight") is not None
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(attention(softmax_over=2), id="softmax-over-the-queries"),
+        pytest.param(attention(rotary=True), id="rotary-embedding"),
+    ],
+)
+def test_a_key_bias_cancels_only_if_all_keys_of_a_query_share_it(trace: Trace) -> None:
+    because = explained(trace, "k.bias")
+
+    assert because is not None
+    assert because.startswith("scores of a softmax")
 
 
 def test_fused_attention_reads_its_keys_second() -> None:
@@ -309,9 +330,11 @@ def test_fused_attention_reads_its_keys_second() -> None:
     ]
     trace = trace_of(operations=operations, parameters=[vector(f"{n}.bias") for n in "qkv"])
 
-    assert explained(trace, "k.bias") is not None
-    assert explained(trace, "q.bias") is None
-    assert explained(trace, "v.bias") is None
+    because = {n: explained(trace, f"{n}.bias") or "" for n in "qkv"}
+
+    assert because["k"].startswith("bias of the attention keys")
+    assert because["q"].startswith("scores of a softmax")
+    assert because["v"] == ""
 
 
 def test_a_wide_pair_of_layers_is_no_adapter_but_a_zero_initialized_head() -> None:
