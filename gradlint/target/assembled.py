@@ -61,6 +61,7 @@ def assemble(
         given=found.whole,
         seed=seed,
     )
+    chosen = settled.convention.loss_fn
     if step is not None:
         assumed["loss"] = step.name
     elif parts.loss is not None:
@@ -73,9 +74,7 @@ def assemble(
         build=model.build,
         rebuildable=model.rebuildable,
         batches=completed(found.batches, settled),
-        loss_fn=loss.plain
-        if isinstance(loss := settled.convention.loss_fn, Chosen)
-        else bare(loss),
+        loss_fn=chosen.plain if isinstance(chosen, Chosen) else bare(chosen),
         training_step=step.value if step is not None else None,
         build_optimizer=parts.optimizer.builder,
         optimizer=parts.optimizer.instance,

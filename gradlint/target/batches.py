@@ -44,7 +44,7 @@ def split(raw: Any, model: nn.Module, *, bare: bool = False, all_bare: bool = Fa
     if isinstance(raw, Batch):
         return raw
     if isinstance(raw, Mapping):
-        return _split_mapping(dict(raw), model)
+        return _split_mapping(dict(raw), model, bare)
     if not isinstance(raw, (tuple, list)) or not raw or isinstance(raw, PackedSequence):
         return Batch(raw)
     parts, known = tuple(raw), forward_takes(model)
@@ -62,10 +62,12 @@ def split(raw: Any, model: nn.Module, *, bare: bool = False, all_bare: bool = Fa
     return Batch(inputs[0] if count == 1 else inputs, targets[0] if len(targets) == 1 else targets)
 
 
-def _split_mapping(entries: dict[Any, Any], model: nn.Module) -> Batch:
+def _split_mapping(entries: dict[Any, Any], model: nn.Module, bare: bool) -> Batch:
     known = forward_takes(model)
     name = next((n for n in TARGETS if n in entries and n not in known.required), None)
-    if name is None or len(entries) == 1:
+    rest = {key for key in entries if key != name}
+    whole = bare and len(rest) > 1 and not known.keywords(rest)  # forward takes the mapping
+    if name is None or not rest or whole:
         return Batch(entries)
     targets = entries.pop(name)
     alone = len(entries) == 1 and not known.keywords(set(entries))
@@ -86,14 +88,12 @@ def joined(batch: Batch) -> Any:
     return batch.inputs if batch.targets is None else (batch.inputs, batch.targets)
 
 
-def draw(source: Any, seed: int, size: int = BATCH_SIZE) -> list[Any]:
-    """Return the first raw batches of `source`, seeding torch's global generator.
+def draw(source: Any, size: int = BATCH_SIZE) -> list[Any]:
+    """Return the first raw batches of `source`.
 
     `source` is a value, a function without required arguments, a list of batches, a
-    loader, a data set, or any other iterable of batches. The caller restores the
-    generator.
+    loader, a data set, or any other iterable of batches.
     """
-    torch.manual_seed(seed)
     if isinstance(source, Dataset):
         shuffle = not isinstance(source, IterableDataset)
         source = DataLoader(source, batch_size=size, shuffle=shuffle)
@@ -122,8 +122,12 @@ def _draw_calls(function: Callable[..., Any], size: int) -> list[Any]:
     keywords = {name: fitting[name] for name in needed}
     first = function(**keywords)
     if not is_batch(first):
-        return draw(first, torch.initial_seed(), size)
-    return [first, *(function(**keywords) for _ in range(MOST_BATCHES - 1))]
+        return draw(first, size)
+    second = function(**keywords)
+    pairs = zip(tree_leaves(first), tree_leaves(second), strict=False)
+    if all(a is b for a, b in pairs):  # it hands out one batch
+        return [first]
+    return [first, second, *(function(**keywords) for _ in range(MOST_BATCHES - 2))]
 
 
 def callable_without_arguments(function: Callable[..., Any]) -> bool:
@@ -163,8 +167,8 @@ class Source:
             TargetError: If the user's code raises.
         """
         try:
-            with quietly():
-                raws = draw(self.value, seed, self.size)
+            with quietly(seed):
+                raws = draw(self.value, self.size)
         except GradlintError:
             raise
         except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ class Convention:
         Raises:
             TargetError: If the user's code raises, or the loss is not a scalar tensor.
         """
+        with redirect_stdout(sys.stderr):  # stdout is the report's
+            return self._call(model, batch)
+
+    def _call(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any, Any]:
         if self.training_step is not None:
             return self._step(model, batch, self.training_step)
         outputs = self.outputs(model, batch)
@@ -114,9 +119,11 @@ def forward(model: nn.Module, inputs: Any) -> Any:
         if known.keywords(set(inputs)) or not known.positional:
             return model(**inputs)
         return model(inputs)
-    if type(inputs) in (tuple, list):
+    if type(inputs) is tuple:
         one = len(known.positional) == 1 and not known.any_positional
         return model(inputs) if one and len(inputs) != 1 else model(*inputs)
+    if type(inputs) is list and len(known.required) > 1 and known.accepts(len(inputs)):
+        return model(*inputs)
     return model(inputs)
 
 

@@ -107,6 +107,8 @@ class Fitted:
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Return the loss of the scores in `outputs` against `targets`."""
         scores = main_tensor(outputs)
+        if isinstance(targets, tuple) and targets:  # (inputs, targets, index) of a loader
+            targets = targets[0]
         if (
             self.per_class
             and isinstance(scores, Tensor)

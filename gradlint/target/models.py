@@ -76,8 +76,8 @@ def _could_be(value: Any, module: ModuleType) -> bool:
 
 def _made(target: Imported, name: str, value: Any, seed: int) -> Model:
     if isinstance(value, nn.Module):
-        value = _uncompiled(value)
-        return Model(name, lambda: value, False, _with_parameters(value, name, target))
+        value = uncompiled(value)
+        return Model(name, lambda: value, False, with_parameters(value, name, target))
     if not callable(value) or (isinstance(value, type) and not issubclass(value, nn.Module)):
         raise TargetNotFoundError(
             f"expected {name} in {target.path} to be an nn.Module, or a class or function that "
@@ -100,13 +100,13 @@ def _made(target: Imported, name: str, value: Any, seed: int) -> Model:
             raise TargetNotFoundError(
                 f"expected {name}() in {target.path} to return an nn.Module, got {_kind(built)}"
             )
-        return _uncompiled(built)
+        return uncompiled(built)
 
     with quietly(seed):
         sample = build()
     if _handed_out(sample, value, target.module):
-        return Model(name, lambda: sample, False, _with_parameters(sample, name, target))
-    return Model(name, build, True, _with_parameters(sample, name, target))
+        return Model(name, lambda: sample, False, with_parameters(sample, name, target))
+    return Model(name, build, True, with_parameters(sample, name, target))
 
 
 def _handed_out(model: nn.Module, function: Any, module: ModuleType) -> bool:
@@ -115,13 +115,18 @@ def _handed_out(model: nn.Module, function: Any, module: ModuleType) -> bool:
     return kept or hasattr(function, "cache_info")
 
 
-def _uncompiled(model: nn.Module) -> nn.Module:
+def uncompiled(model: nn.Module) -> nn.Module:
     """The module inside `torch.compile`'s wrapper: only that can be looked into."""
     original = getattr(model, "_orig_mod", None)
     return original if isinstance(original, nn.Module) else model
 
 
-def _with_parameters(model: nn.Module, name: str, target: Imported | None = None) -> nn.Module:
+def with_parameters(model: nn.Module, name: str, target: Imported | None = None) -> nn.Module:
+    """Return `model` if it has parameters.
+
+    Raises:
+        TargetNotFoundError: If it has none.
+    """
     if next(model.parameters(), None) is None:
         at = f" in {target.path}" if target is not None else ""
         raise TargetNotFoundError(

@@ -12,8 +12,10 @@ from gradlint.errors import UsageError
 from gradlint.target import losses, names, optimizers
 from gradlint.target.assembled import Parts, assemble
 from gradlint.target.batches import Source
-from gradlint.target.models import Model
+from gradlint.target.models import Model, uncompiled, with_parameters
+from gradlint.target.signatures import required
 from gradlint.target.target import Target
+from gradlint.target.user_code import quietly
 
 
 def from_objects(
@@ -41,7 +43,7 @@ def from_objects(
         UsageError: If one of them is of another kind, or the batch is empty.
         TargetError: If a batch or a loss has to be found and the model raises.
     """
-    found = _model(model)
+    found = _model(model, seed)
     loss = losses.given(loss_fn) if loss_fn is not None else None
     if loss_fn is not None and loss is None:
         raise UsageError(
@@ -67,16 +69,24 @@ def from_objects(
     return assemble(parts, path="", seed=seed)
 
 
-def _model(model: Any) -> Model:
+def _model(model: Any, seed: int) -> Model:
     if isinstance(model, nn.Module):
-        return Model(type(model).__name__, lambda: model, False, model)
+        model = uncompiled(model)
+        name = type(model).__name__
+        return Model(name, lambda: model, False, with_parameters(model, name))
     if not callable(model):
         raise UsageError(
             "expected model to be an nn.Module or a function that builds one, got "
             f"{type(model).__name__}"
         )
     name = getattr(model, "__name__", "model")
-    sample = model()
+    if needed := required(model):
+        raise UsageError(
+            f"expected {name} to be called without arguments, it needs {', '.join(needed)}; give "
+            f"lambda: {name}(…), or an instance"
+        )
+    with quietly(seed):
+        sample = model()
     if not isinstance(sample, nn.Module):
         raise UsageError(f"expected {name}() to return an nn.Module, got {type(sample).__name__}")
-    return Model(name, model, True, sample)
+    return Model(name, lambda: uncompiled(model()), True, with_parameters(uncompiled(sample), name))

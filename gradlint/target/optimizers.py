@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -85,7 +87,8 @@ def from_function(function: Callable[..., Any], name: str) -> Builder:
 
     def build(model: nn.Module) -> Optimizer:
         try:
-            made = _call(function, model, needed)
+            with redirect_stdout(sys.stderr):
+                made = _call(function, model, needed)
         except Exception as error:
             raise TargetNotFoundError(
                 f"expected {name} to build an optimizer, it raised {say(error)}{where(error)}"

@@ -61,7 +61,7 @@ def settle(
         return _settle_step(step, model, batch, seed)
     if loss_fn is not None and (batch.targets is not None or isinstance(loss_fn, OutputsOnly)):
         return Settled(Convention(loss_fn))
-    with quietly(seed):
+    with quietly(seed, warn=False):
         clone = copy_of(model)
         if loss_fn is not None:
             return _settle_targets(loss_fn, clone, batch, seed)
@@ -164,7 +164,7 @@ def _settle_step(step: Convention, model: nn.Module, batch: Batch, seed: int) ->
     for makers in _step_targets(model, batch, seed):
         targets = make(makers, batch.inputs, _seeded(seed)) if makers else None
         try:
-            with quietly(seed):
+            with quietly(seed, warn=False):
                 step(copy_of(model), Batch(batch.inputs, targets))
         except TargetError as raised:
             error = error or raised
@@ -178,7 +178,7 @@ def _settle_step(step: Convention, model: nn.Module, batch: Batch, seed: int) ->
 
 
 def _step_targets(model: nn.Module, batch: Batch, seed: int) -> Iterator[list[Made]]:
-    with quietly(seed):
+    with quietly(seed, warn=False):
         try:
             clone = copy_of(model)
             outputs = Convention().outputs(clone, batch)

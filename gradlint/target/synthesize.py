@@ -47,10 +47,11 @@ def synthesize(model: nn.Module, seed: int = 0, size: int | None = None) -> Reci
     Raises:
         TargetError: If none were found; the likeliest trial is shown.
     """
-    with quietly(seed):
-        found = _within_reach(model, _search(_Trials(model, seed)), seed)
+    with quietly(seed, warn=False):
+        trials = _Trials(model, seed)
+        found = _within_reach(trials, _search(trials))
         alone = found.size < TRIAL  # the model takes one sample at a time
-        return found if alone else found.sized(size or _size(model, found, seed))
+        return found if alone else found.sized(size or _size(trials, found))
 
 
 class _Trials:
@@ -64,9 +65,13 @@ class _Trials:
         self.copy = copy_of(model)
         self.dtype = dtype_of(model)
 
-    def __call__(self, recipe: Recipe) -> Attempt:
+    def ready(self, recipe: Recipe) -> tuple[nn.Module, Any]:
+        """A model that nothing has spoiled, and the inputs of `recipe` for it."""
         model = copy_of(self.model) if self.fresh else self.copy
-        inputs = inputs_for(model, recipe, self.seed)
+        return model, inputs_for(model, recipe, self.seed)
+
+    def __call__(self, recipe: Recipe) -> Attempt:
+        model, inputs = self.ready(recipe)
         watching = _Cramped()
         try:
             with torch.no_grad(), watching:
@@ -154,14 +159,12 @@ def _roomier(trials: _Trials, found: Attempt) -> Recipe:
 REACH = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "positive": (0.0, 1.0)}
 
 
-def _within_reach(model: nn.Module, recipe: Recipe, seed: int) -> Recipe:
+def _within_reach(trials: _Trials, recipe: Recipe) -> Recipe:
     """`recipe`, with inputs in the range of what gives them back, if the model does that."""
     spec = recipe.specs[0]
     if not spec.floating or len(recipe.specs) > 1:
         return recipe
-    clone = copy_of(model)
-    inputs = inputs_for(clone, recipe, seed)
-    found = [t for t in leaves(forward(clone, inputs)) if t.is_floating_point()]
+    found = [t for t in leaves(forward(*trials.ready(recipe))) if t.is_floating_point()]
     if not found or found[0].shape != spec.shape or ending(found[0]) not in REACH:
         return recipe
     low, high = REACH[ending(found[0])]
@@ -182,16 +185,16 @@ class _Cramped(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _size(model: nn.Module, recipe: Recipe, seed: int) -> int:
+def _size(trials: _Trials, recipe: Recipe) -> int:
     """Samples a batch: `BATCH_SIZE`, halved while a forward pass is over the budget."""
-    clone = copy_of(model)
+    model, inputs = trials.ready(recipe)
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
-            forward(clone, inputs_for(clone, recipe, seed))
+            forward(model, inputs)
         cost = counter.get_total_flops() / 2 / max(recipe.size, 1)
     except Exception:  # the counter knows no custom operations; then parameters stand in
-        cost = float(sum(p.numel() for p in clone.parameters()))
+        cost = float(sum(p.numel() for p in model.parameters()))
     size, least = BATCH_SIZE, 8 if cost < FORWARD_BUDGET / 2 else 2
     while size > least and size * cost > FORWARD_BUDGET:
         size //= 2

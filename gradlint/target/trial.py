@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradlint.errors import UsageError
 from gradlint.target.user_code import say
+
+T = TypeVar("T")
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -17,13 +20,27 @@ def copy_of(model: nn.Module) -> nn.Module:
         UsageError: If it cannot be copied.
     """
     try:
-        clone = copy.deepcopy(model)
+        clone = copied(model, model)
     except Exception as error:
         raise UsageError(
             f"expected {type(model).__name__} to be a model that can be copied, copy.deepcopy "
             f"raised {say(error)}; give a class or a function that builds it instead"
         ) from error
     return clone.train()
+
+
+def copied(value: T, model: nn.Module) -> T:
+    """Return a deep copy of `value`, which holds `model`.
+
+    Tensors that a module computed and keeps as attributes (an old-style weight norm does)
+    cannot be deep-copied by torch; their numbers are copied, the next forward computes them.
+    """
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for attribute in vars(module).values():
+            if isinstance(attribute, Tensor) and not attribute.is_leaf:
+                memo[id(attribute)] = attribute.detach().clone()
+    return copy.deepcopy(value, memo)
 
 
 def vocabulary(model: nn.Module) -> frozenset[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import site
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -66,10 +68,29 @@ def frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
 
 
 @contextmanager
-def quietly(seed: int | None = None) -> Iterator[None]:
-    """Run the user's code: what it prints goes to stderr, the random state is put back."""
+def quietly(seed: int | None = None, *, warn: bool = True) -> Iterator[None]:
+    """Run the user's code: what it prints goes to stderr, the random states are put back.
+
+    `warn` False drops its warnings, of trials that nobody asked for.
+    """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), redirect_stdout(sys.stderr):
+    with (
+        torch.random.fork_rng(devices=devices),
+        redirect_stdout(sys.stderr),
+        nullcontext() if warn else warnings.catch_warnings(),
+    ):
+        if not warn:
+            warnings.simplefilter("ignore")
+        numpy = sys.modules.get("numpy")
+        states = random.getstate(), numpy.random.get_state() if numpy is not None else None
         if seed is not None:
             torch.manual_seed(seed)
-        yield
+            random.seed(seed)
+            if numpy is not None:
+                numpy.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            if numpy is not None:
+                numpy.random.set_state(states[1])

@@ -344,6 +344,8 @@ def test_a_bad_option_is_said_with_a_way_out(program, options, said):
         ((nn.Linear(2, 2), torch.ones(2, 2), 3), "expected loss_fn"),
         ((nn.Linear(2, 2), torch.ones(2, 2), nn.MSELoss(), 3), "expected optimizer"),
         ((lambda: 3, torch.ones(2, 2)), "nn.Module, got int"),
+        ((nn.Linear, torch.ones(2, 2)), "needs in_features, out_features"),
+        ((nn.ReLU(), torch.ones(2, 2)), "ReLU has none"),
     ],
 )
 def test_live_objects_of_another_kind_are_refused(arguments, said):
