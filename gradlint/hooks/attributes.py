@@ -92,10 +92,18 @@ def _axis(dim: int, rank: int) -> int:
 
 
 def _rank(node: Any) -> int:
+    """Return the number of axes of what entered the operation."""
+    sizes = _read(node, "self_sym_sizes")
+    if isinstance(sizes, (tuple, list)):
+        return len(sizes)
     try:
-        return len(node._input_metadata[0].shape)
+        rank = len(node._input_metadata[0].shape)
     except (AttributeError, IndexError, RuntimeError):
         return 0
+    if _read(node, "keepdim") is False:  # the axes it took away
+        dim = _read(node, "dim")
+        rank += len(dim) if isinstance(dim, (tuple, list)) else 1
+    return rank
 
 
 def _scalar(node: Any) -> float | None:

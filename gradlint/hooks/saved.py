@@ -48,7 +48,7 @@ _AGAIN: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "hardsigmoid": _again(nn.functional.hardsigmoid),
     "logsigmoid": _again(nn.functional.logsigmoid),
     "glu": _again(nn.functional.glu, dim="dim"),
-    "prelu": _again(torch.prelu, weight="weight"),
+    "prelu": _again(torch.ops.aten._prelu_kernel, weight="weight"),
 }
 """Activations whose node saves what entered instead of what came out."""
 
