@@ -23,6 +23,12 @@ def rescales(trace: Trace) -> bool:
     return optimizer is not None and any(name in optimizer.kind.lower() for name in _RESCALING)
 
 
+def maximizes(trace: Trace) -> bool:
+    """Whether the user's optimizer climbs instead of descending."""
+    optimizer = given(trace)
+    return optimizer is not None and any(group.get("maximize") for group in optimizer.groups)
+
+
 NOT_GIVEN = "no optimizer was given"
 
 

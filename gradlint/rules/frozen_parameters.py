@@ -16,6 +16,9 @@ from gradlint.trace import ParameterFacts, Trace
 _GAINS = (1 / math.sqrt(3), 1.0, math.sqrt(2))
 """Torch's default for Linear and Conv, LeCun's, Kaiming's; Xavier's depends on the shape."""
 
+_TRANSFORMERS = 0.02
+"""Standard deviation of fresh weights in BERT, GPT-2, ViT, whatever their shape."""
+
 
 @dataclass(frozen=True)
 class FrozenParameters(Rule):
@@ -143,6 +146,7 @@ class FrozenParameters(Rule):
         spread = trace.of("weight_std").at(parameter.path).initial.first
         centered = abs(mean) < 5 * spread / math.sqrt(min(parameter.numel, 4096))
         near = any(abs(gain / usual - 1) < self.tolerance for usual in (*_GAINS, xavier))
+        near = near or abs(spread / _TRANSFORMERS - 1) < self.tolerance
         return near and centered
 
 

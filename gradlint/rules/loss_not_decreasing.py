@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import CLASSIFICATION, noise, progress
-from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes
 from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -102,9 +102,11 @@ class LossNotDecreasing(Rule):
             return
         found = self.finding(
             "",
-            f"the loss went from {first:.2g} to {late:.2g} in {steps} steps (noise {rough:.1g})",
+            f"the loss went from {first:.2g} to {late:.2g} in {steps} steps (noise {rough:.1g})"
+            + (": the optimizer maximizes it" if maximizes(trace) else ""),
             trace=trace,
             severity=severity,
+            help="Build the optimizer without maximize=True." if maximizes(trace) else self.help,
             evidence={"first": first, "last": late, "noise": rough, "steps": steps},
         )
         yield self._maximized(found) if rises and _maximizes(trace) else found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._inputs import reading
 from gradlint.rules._optimizer import is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -187,7 +189,8 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
 
     Sizes agree; or this is the last module in front of a reader that does not read the batch
     itself, with nothing frozen in between that may have made what it reads. Where the batch
-    has that size too, the reader may stand beside the module: likely, not proven.
+    has the size of what the reader reads, and the scale its output tells of, the reader may
+    stand beside a single layer: likely, not proven.
     """
     module = trace.modules[path]
     if not reader.input_shape:
@@ -195,7 +198,10 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
     size = prod(reader.input_shape)
     batch = {prod(tensor.shape) for tensor in trace.facts.inputs}
     if module.output_shape and prod(module.output_shape) == size:
-        return _LIKELY if size in batch else _PROVEN
+        lost = [p for p in trace.parameters.values() if _lost(p)]
+        layers = {p.module for p in lost if any(_inside(p, cut) for cut in upstream)}
+        beside = len(layers) < 2 and _reads_batch(trace, reader, size)
+        return _LIKELY if beside else _PROVEN
     frozen = any(
         not p.requires_grad
         and p.module in trace.modules
@@ -206,6 +212,18 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
     parallel = module.input_shape == reader.input_shape
     alone = path == last and bool(batch) and size not in batch and not frozen and not parallel
     return _PROVEN if alone else 0
+
+
+def _reads_batch(trace: Trace, reader: ModuleFacts, size: int) -> bool:
+    """Whether `reader` can be reading the batch: an input of its size, on its scale."""
+    layers = [op for p in reader.parameters for op in trace.graph.reading(p)]
+    for tensor in trace.facts.inputs:
+        if prod(tensor.shape) == size:
+            scale = math.hypot(tensor.mean, tensor.std)
+            ratio = reading(trace, layers[0], scale) if layers else None
+            if ratio is None or 2 / 3 <= ratio <= 3 / 2:
+                return True
+    return False
 
 
 def _added_as_constant(trace: Trace, module: ModuleFacts) -> bool:

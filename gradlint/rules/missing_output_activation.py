@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._losses import loss_groups, place, predictions, refused
+from gradlint.rules._losses import first_behind, loss_groups, place, predictions, refused
 from gradlint.rules.base import Rule
 from gradlint.trace import LossFacts, Trace
 
@@ -20,7 +20,8 @@ class MissingOutputActivation(Rule):
 
     ## What it does
     Flags `NLLLoss` on values that are no log-probabilities (some above 0, or rows whose
-    exponentials do not sum to 1 within `tolerance`), and `BCELoss` on values outside 0…1.
+    exponentials do not sum to 1 within `tolerance`), `BCELoss` on values outside 0…1, and
+    `KLDivLoss` on a softmax, of which it wants the logarithm.
 
     ## Why is this bad?
     `NLLLoss` is minus the chosen entry: on raw outputs it has no lower bound, so training
@@ -47,7 +48,7 @@ class MissingOutputActivation(Rule):
     less are a warning: distributions with some outcomes left out on purpose look so.
 
     ## References
-    - PyTorch documentation of `NLLLoss` and `BCELoss`: what each expects
+    - PyTorch documentation of `NLLLoss`, `BCELoss`, `KLDivLoss`: what each expects
     - The tolerance is our choice: log(p + 1e-3) over 50 classes sums to 1.05, raw outputs
       near 0 sum to K (tests/rules/test_missing_output_activation.py)
     """
@@ -65,6 +66,8 @@ class MissingOutputActivation(Rule):
         """Yield one finding for each loss whose input is of the wrong kind."""
         found = [f for group in loss_groups(trace) if (f := self._first(trace, group))]
         yield from found
+        if not found:
+            yield from self._kl_div(trace)
         said = refused(trace)
         if not found and said is not None and said[0] == "bce":
             yield self.finding(
@@ -73,8 +76,31 @@ class MissingOutputActivation(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no loss was seen."""
-        seen = trace.facts.losses or trace.events("exception")
+        seen = len(trace.graph) or trace.facts.losses or trace.events("exception")
         return None if seen else "no loss with a known input was seen"
+
+    def _kl_div(self, trace: Trace) -> Iterator[Finding]:
+        """Find t·log t − t·p, which is `F.kl_div` of probabilities p, in the graph."""
+        graph = trace.graph
+        for op in graph.of_kind("shift"):
+            product = graph.by_id[op.inputs[0]] if op.in_loss and op.inputs else None
+            if product is None or product.kind != "mask" or product.shape != op.shape:
+                continue
+            last = first_behind(graph, product)
+            classes = op.shape[-1] if op.shape else 0
+            fits = any(
+                target.shape == op.shape and abs(target.mean * classes - 1) < self.tolerance
+                for target in trace.facts.targets
+            )
+            if fits and product.in_loss and last and last[0].kind in ("softmax", "sigmoid"):
+                yield self.finding(
+                    last[0].module,
+                    f"KLDivLoss receives the {last[0].kind} itself, not its logarithm",
+                    trace=trace,
+                    help="Pass log_softmax(outputs) as the input of KLDivLoss.",
+                    evidence={"loss": "kl_div"},
+                )
+                return
 
     def _first(self, trace: Trace, group: list[LossFacts]) -> Finding | None:
         judged = (self._judge(trace, seen) for seen in group)

@@ -6,13 +6,18 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import NORMALIZATIONS, SHAPES, Operation
+from gradlint.rules._inputs import reading
 from gradlint.rules._optimizer import rescales
 from gradlint.rules.base import Rule
 from gradlint.trace import TensorFacts, Trace
+
+_SATURATED = {"RNN": 0.8, "GRU": 0.5, "LSTM": 0.3}
+"""Root mean square of the output from which a fresh recurrent layer's gates are saturated."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class UnnormalizedInput(Rule):
     """Inputs on a scale that the first layer's weights were not made for.
 
     ## What it does
-    Looks at the floating inputs that reach a first linear layer or convolution as they are
-    (its measured output has the size that its weights give that input): a warning where
+    Looks at the floating inputs that reach a first layer as they are (a linear layer's or a
+    convolution's measured output has the size that its weights give that input, a recurrent
+    layer's is saturated): a warning where
     their root mean square is above `warning_scale` or below `smallest_scale`, or where one
     feature's is above `warning_scale` and `feature_spread` times that of the median feature;
     an error above `error_scale` where no normalization follows in the whole network and the
@@ -96,7 +102,7 @@ class UnnormalizedInput(Rule):
         small = 0 < scale < self.smallest_scale
         if not (large or uneven or small):
             return None
-        layer = _first_layer(trace, scale)
+        layer = _first_layer(trace, tensor, scale)
         if layer is None:
             return None
         if small and not large and scale * math.sqrt(_fan_in(trace, layer)) > 0.1:
@@ -138,27 +144,27 @@ class UnnormalizedInput(Rule):
         return max(scales) / middle if middle > 0 else 1.0
 
 
-def _first_layer(trace: Trace, scale: float) -> Operation | None:
+def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> Operation | None:
     """Return a first layer whose output has the size its weights give an input of `scale`."""
     for op in trace.weight_layers():
-        if op.kind == "rnn" or op.inputs or not op.module:
+        if op.inputs or not op.module:
             continue
-        weights = [p for p in op.parameters if len(trace.parameters[p].shape) >= 2]
-        biases = [p for p in op.parameters if len(trace.parameters[p].shape) == 1]
-        seen = trace.of("activation_rms").at(op.module).initial
-        weight = trace.of("weight_rms").at(weights[0]).initial if weights else None
-        if not seen.values or weight is None or not weight.values:
+        module = trace.modules.get(op.module)
+        if module is not None and module.kind in _SATURATED:
+            seen = trace.of("activation_rms").at(op.module).initial
+            reads = prod(module.input_shape or ()) == prod(tensor.shape)
+            if reads and scale > 1 and seen.median > _SATURATED[module.kind]:
+                return op
             continue
-        bias = trace.of("weight_rms").at(biases[0]).initial.first if biases else 0.0
-        fan_in = trace.parameters[weights[0]].fan_in
-        expected = math.hypot(weight.first * math.sqrt(fan_in) * scale, bias)
-        if expected > 0 and 0.3 <= seen.median / expected <= 3:
+        ratio = reading(trace, op, scale)
+        if ratio is not None and 0.3 <= ratio <= 3:
             return op
     return None
 
 
 def _fan_in(trace: Trace, layer: Operation) -> int:
-    return max((trace.parameters[p].fan_in for p in layer.parameters), default=0)
+    known = [trace.parameters[p].fan_in for p in layer.parameters if p in trace.parameters]
+    return max(known, default=0)
 
 
 def _normalized(trace: Trace, layer: Operation) -> bool:

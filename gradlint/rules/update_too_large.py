@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
-from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes
 from gradlint.rules._updates import matrices, median_updates
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -75,7 +75,7 @@ class UpdateTooLarge(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each matrix, or one for a run that was blown up at once."""
         seen = progress(trace)
-        if given(trace) is None:
+        if given(trace) is None or maximizes(trace):  # a loss that rises by intent is GL609's
             return
         first, late = seen if seen is not None else (math.nan, math.nan)
         fell = late < self.min_progress * first

@@ -63,6 +63,7 @@ def severities(observed: Trace) -> list[Severity]:
     [
         pytest.param(trace(), [Severity.ERROR], id="fresh-and-most-of-the-model"),
         pytest.param(trace(gain=sqrt(2)), [Severity.ERROR], id="kaiming"),
+        pytest.param(trace(gain=0.02 * 8), [Severity.ERROR], id="as-transformers-start"),
         pytest.param(trace(gain=0.8), [Severity.NOTE], id="trained-weights"),
         pytest.param(trace(mean=0.05), [Severity.NOTE], id="not-centered"),
         pytest.param(trace(pretrained=True), [Severity.NOTE], id="loaded-weights"),

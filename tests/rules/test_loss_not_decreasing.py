@@ -121,3 +121,12 @@ def test_the_message_names_both_ends_and_the_noise() -> None:
     (found,) = findings_of(LossNotDecreasing(), trace(rising(9.0)))
 
     assert found.message == "the loss went from 2 to 9 in 40 steps (noise 0)"
+
+
+def test_an_optimizer_that_maximizes_is_named() -> None:
+    climbing = OptimizerFacts("SGD", groups=({"lr": 0.1, "maximize": True},))
+
+    (found,) = findings_of(LossNotDecreasing(), trace(rising(9.0), optimizer=climbing))
+
+    assert found.message.endswith(": the optimizer maximizes it")
+    assert "maximize" in found.help

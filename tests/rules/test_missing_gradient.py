@@ -7,7 +7,7 @@ import pytest
 from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.missing_gradient import MissingGradient
-from gradlint.testing import findings_of, trace_of
+from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import Event, ModuleFacts, ParameterFacts, TensorFacts, Trace
 
 BATCH = TensorFacts("input", (8, 16), "float32")
@@ -119,6 +119,45 @@ def test_a_cut_behind_a_pooling_is_found_by_elimination() -> None:
 )
 def test_what_is_not_proven_is_no_error(trace, expected) -> None:
     assert severities(trace) == expected
+
+
+def test_two_layers_in_a_row_are_no_single_one_beside_the_reader() -> None:
+    trace = network(
+        [module("first", 0, 16, 16), module("second", 1, 16, 16), module("head", 2, 16, 5)],
+        [
+            *weights("first", 16, 16, lost=True),
+            *weights("second", 16, 16, lost=True),
+            *weights("head", 16, 5),
+        ],
+    )
+
+    (found,) = findings_of(MissingGradient(), trace)
+
+    assert found.severity is Severity.ERROR
+    assert found.modules == ("first", "second")
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"), [(1.0, Severity.WARNING), (0.4, Severity.ERROR)], ids=["batch", "cut"]
+)
+def test_what_the_reader_measures_tells_whether_it_reads_the_batch(measured, expected) -> None:
+    head = weights("head", 16, 5)
+    reader = Operation(0, "linear", "linear", "head", parameters=("head.weight", "head.bias"))
+    trace = trace_of(
+        observe("activation_rms", "head", [measured], step=0),
+        observe("weight_rms", "head.weight", [0.25], step=0),
+        observe("weight_rms", "head.bias", [0.0], step=0),
+        operations=(reader,),
+        modules=[module("encoder", 0, 16, 16), module("head", 1, 16, 5)],
+        parameters=[
+            *weights("encoder", 16, 16, lost=True),
+            replace(head[0], fan_in=16),
+            head[1],
+        ],
+        inputs=(replace(BATCH, std=1.0),),
+    )
+
+    assert severities(trace) == [(expected, "encoder")]
 
 
 def test_what_the_optimizer_was_not_given_is_silent() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
@@ -88,3 +90,29 @@ def test_cross_entropy_is_none_of_its_business() -> None:
 
     assert findings_of(MissingOutputActivation(), trace_of(losses=(loss,))) == ()
     assert findings_of(MissingOutputActivation(), trace_of()) == ()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mean", "flagged"),
+    [
+        pytest.param(("linear", "softmax", "mask", "shift"), 0.2, True, id="probabilities"),
+        pytest.param(("linear", "log_softmax", "mask", "shift"), 0.2, False, id="their-logarithm"),
+        pytest.param(("linear", "softmax", "log", "mask", "shift"), 0.2, False, id="log-of-them"),
+        pytest.param(("linear", "softmax", "mask", "shift"), 0.5, False, id="other-targets"),
+        pytest.param(("linear", "softmax", "shift", "pow"), 0.2, False, id="a-difference"),
+    ],
+)
+def test_kl_div_of_probabilities_is_told_by_the_graph(kinds, mean, flagged) -> None:
+    operations = [
+        replace(op, shape=(8, 5), in_loss=op.kind in ("mask", "shift", "pow"))
+        for op in chain(*kinds, "sum")
+    ]
+    target = TensorFacts("target", (8, 5), "float32", mean=mean)
+
+    found = findings_of(
+        MissingOutputActivation(), trace_of(operations=operations, targets=(target,))
+    )
+
+    assert [f.message for f in found] == (
+        ["KLDivLoss receives the softmax itself, not its logarithm"] if flagged else []
+    )

@@ -8,7 +8,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.unnormalized_input import UnnormalizedInput
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import OptimizerFacts, ParameterFacts, TensorFacts, Trace
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, TensorFacts, Trace
 
 FAN_IN, SPREAD = 20, 0.13
 
@@ -139,3 +139,19 @@ def test_the_message_names_the_range_and_the_limit() -> None:
     assert found.message == (
         "input reaches 0 with values from -30 to 2.7e+02: root mean square 1.4e+02 (limit 10)"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "rms", "flagged"),
+    [("LSTM", 0.5, True), ("LSTM", 0.3, False), ("GRU", 0.6, True), ("RNN", 0.7, False)],
+)
+def test_a_recurrent_layer_is_told_by_its_saturation(kind, rms, flagged) -> None:
+    first = Operation(0, "rnn", "rnn", "rnn", parameters=("rnn.weight_ih_l0",), missing=1)
+    observed = trace_of(
+        observe("activation_rms", "rnn", [rms] * 3, step=0),
+        operations=(first,),
+        modules=(ModuleFacts("rnn", kind, 0, 1, input_shape=(8, 12, 1)),),
+        inputs=(TensorFacts("input", (8, 12, 1), "float32", 0, 900, 400.0, 200.0),),
+    )
+
+    assert bool(severities(observed)) is flagged

@@ -71,6 +71,10 @@ def test_the_loss_decides_how_bad_it_is(losses, expected) -> None:
         pytest.param(
             trace([0.3] * 40, optimizer=OptimizerFacts("Adam", probe=True)), id="our-own-optimizer"
         ),
+        pytest.param(
+            trace([0.3] * 40, optimizer=OptimizerFacts("SGD", groups=({"maximize": True},))),
+            id="climbing-on-purpose",
+        ),
         pytest.param(trace([0.3] * 40, spread=1e-4), id="started-near-zero"),
         pytest.param(trace([0.3] * 40, kind="Embedding"), id="embedding"),
         pytest.param(trace([0.3] * 40, shape=(64,)), id="no-matrix"),
