@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,7 +124,8 @@ def check_target(
         _seed(seed)
         found = locate(
             target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
-            seed=seed, batch_size=batch_size,
+            seed=seed, batch_size=batch_size, batch=config.target.batch,
+            training_step=config.target.training_step,
         )  # fmt: skip
         return _check(
             found,
@@ -156,7 +158,8 @@ def describe_target(
         _seed(seed)
         found = locate(
             target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
-            seed=seed, batch_size=batch_size,
+            seed=seed, batch_size=batch_size, batch=config.target.batch,
+            training_step=config.target.training_step,
         )  # fmt: skip
         model, given = instantiate(found, device)
         batches = found.batches(model, seed)
@@ -184,7 +187,7 @@ def _check(
         seconds=DEFAULT_SECONDS if steps is None else None,
         precision=precision,
         progress=progress,
-        sources=module_sources,
+        sources=partial(module_sources, files=target.files or None),
     )
     rules = active_rules(config)
     exemptions = [*module_ignores(config), *EXEMPTIONS]

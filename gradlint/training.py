@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from gradlint.probes.non_finite import in_backward, in_forward
 from gradlint.probes.wiring import unregistered
 from gradlint.target.batches import Batch
 from gradlint.target.target import Target
+from gradlint.target.trial import copied
 from gradlint.trace import Event, Facts, LossFacts, TensorFacts, Trace
 
 INITIAL_BATCHES = 3
@@ -94,7 +94,7 @@ def instantiate(
     optimizer = None
     if not target.rebuildable:
         try:
-            model, optimizer = copy.deepcopy((model, target.optimizer))
+            model, optimizer = copied((model, target.optimizer), model)
         except Exception as error:
             raise UsageError(
                 f"expected {target.object} to be a model that can be copied, got {error}; name a "

@@ -26,6 +26,8 @@ def locate(
     device: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    batch: str | None = None,
+    training_step: str | None = None,
 ) -> Target:
     """Import what `target` names, and find its model, batches, loss and optimizer.
 
@@ -39,6 +41,8 @@ def locate(
         device: Device the caller will move the model to; here it is only checked.
         seed: Seed of what is built and tried here.
         batch_size: Samples of a synthesized batch, or of one drawn from a data set.
+        batch: Name of the file's batch, loader or function; the usual names by default.
+        training_step: Name of the file's ``step(model, batch)``.
 
     Returns:
         The target; `assumed` says what was found and what was made up.
@@ -51,7 +55,7 @@ def locate(
     recipe = parse_all(inputs) if inputs else None
     found = import_target(target)
     model = find_model(found, seed)
-    named, note = (None, "") if recipe is not None else names.find_batch(found)
+    named, note = (None, "") if recipe is not None else names.find_batch(found, batch)
     source = None
     if named is not None:
         source = Source(named.value, batch_size or BATCH_SIZE, named.name)
@@ -60,7 +64,7 @@ def locate(
         source=source,
         recipe=recipe,
         loss=names.find_loss(found, loss),
-        step=names.find_step(found) if loss is None else None,
+        step=names.find_step(found, training_step) if loss is None else None,
         optimizer=names.find_optimizer(found, model, optimizer, lr),
         note=note,
     )

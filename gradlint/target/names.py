@@ -39,12 +39,17 @@ class Named:
     value: Any
 
 
-def find_batch(target: Imported) -> tuple[Named | None, str]:
+def find_batch(target: Imported, wanted: str | None = None) -> tuple[Named | None, str]:
     """Return the first usable batch, loader or function, and what to say of one passed over.
 
     A function that needs arguments nobody can guess is passed over, and so is a name that
     holds something else (``batch = 32``).
+
+    Raises:
+        UsageError: If the settings name a batch, `wanted`, that is not in the file.
     """
+    if wanted is not None:
+        return Named(wanted, _setting(target, wanted, "batch")), ""
     note = ""
     for name in BATCHES:
         value = vars(target.module).get(name)
@@ -60,12 +65,25 @@ def find_batch(target: Imported) -> tuple[Named | None, str]:
     return None, note
 
 
-def find_step(target: Imported) -> Named | None:
+def _setting(target: Imported, name: str, what: str) -> Any:
+    value = vars(target.module).get(name)
+    if value is None:
+        raise UsageError(
+            f"expected {what} = {name!r} of the settings to be defined in {target.path}, found "
+            "nothing of that name"
+        )
+    return value
+
+
+def find_step(target: Imported, wanted: str | None = None) -> Named | None:
     """Return ``step(model, batch)`` out of `training_step`, or of a `compute_loss` of that form.
 
     Raises:
-        UsageError: If `training_step` takes something else.
+        UsageError: If `training_step` takes something else, or the settings name one,
+            `wanted`, that is not in the file.
     """
+    if wanted is not None:
+        return Named(wanted, _step(_setting(target, wanted, "training-step")))
     step = vars(target.module).get("training_step")
     if callable(step) and not isinstance(step, type):
         known = takes(step)
