@@ -76,6 +76,8 @@ def factor_of(graph: Graph, op: Operation) -> str:
         return DISPLAY.get(op.kind, op.kind.capitalize())
     if op.kind in SOFTMAXES:
         return "Softmax"
+    if op.kind == "matmul" and len(op.inputs) < 2:
+        return "constant matrix"  # an adjacency, a basis: no one learns it
     if op.kind in ("matmul", "attention"):
         return "attention"
     if op.kind in STRUCTURAL:

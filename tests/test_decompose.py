@@ -316,13 +316,17 @@ def test_a_normalization_behind_a_weight_counts_with_the_weights() -> None:
         ("conv", "weights"), ("rnn", "weights"), ("parameter_mul", "weights"),
         ("gelu", "GELU"), ("sigmoid", "Sigmoid"), ("leaky_relu", "LeakyReLU"),
         ("hardswish", "Hardswish"), ("softmax", "Softmax"), ("attention", "attention"),
-        ("matmul", "attention"), ("add", "residual"), ("parameter_add", "residual"),
+        ("matmul", "constant matrix"), ("add", "residual"), ("parameter_add", "residual"),
         ("scale", "scale"), ("view", "structural"), ("max_pool", "structural"),
         ("dropout", "structural"), ("exp", "other"),
     ],
 )  # fmt: skip
 def test_every_kind_of_operation_is_some_factor(kind: str, factor: str) -> None:
     assert factor_of(Graph(), Operation(0, kind, kind)) == factor
+
+
+def test_a_product_of_two_signals_is_attention() -> None:
+    assert factor_of(Graph(), Operation(2, "matmul", "matmul", inputs=(0, 1))) == "attention"
 
 
 # -- edges ----------------------------------------------------------------------------

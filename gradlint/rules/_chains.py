@@ -161,7 +161,9 @@ def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
 def _hands_on(op: Operation) -> bool:
     # "x / x.detach().std()" is a scale, too, but no constant: it normalizes.
     constant = op.kind == "scale" and "scalar" in op.attributes
-    return (op.kind in PASSES or constant) and not op.in_loss
+    # So is a matrix that no one learns: the adjacency of a graph.
+    fixed = op.kind == "matmul" and len(op.inputs) == 1
+    return (op.kind in PASSES or constant or fixed) and not op.in_loss
 
 
 def initial_value(trace: Trace, metric: str, path: str) -> float | None:

@@ -125,3 +125,12 @@ def test_there_is_no_falling_trend_without_a_fall(values: list[float]) -> None:
 
 def _fields(op: Operation) -> dict[str, object]:
     return {name: getattr(op, name) for name in Operation.__dataclass_fields__}
+
+
+def test_a_constant_matrix_hands_the_signal_on_and_a_product_of_two_signals_does_not() -> None:
+    """The adjacency of a graph; attention."""
+    first, product, last = chain("linear", "matmul", "linear")
+    attention = Operation(**{**_fields(product), "inputs": (0, 0)})
+
+    assert len(list(chains(Graph((first, product, last))))) == 1
+    assert len(list(chains(Graph((first, attention, last))))) == 2

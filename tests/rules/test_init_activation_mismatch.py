@@ -78,7 +78,7 @@ def test_exactly_at_the_limit_is_silent() -> None:
     assert findings_of(rule, deep([0.1, 0.099, 0.099], "view"))
 
 
-@pytest.mark.parametrize("between", ["batch_norm", "layer_norm", "add", "softmax", "matmul"])
+@pytest.mark.parametrize("between", ["batch_norm", "layer_norm", "add", "softmax", "attention"])
 def test_a_normalization_or_a_join_ends_the_chain(between: str) -> None:
     assert not findings_of(InitActivationMismatch(), deep([0.1] * 20, between=between))
 
