@@ -11,6 +11,7 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._inputs import reading
 from gradlint.rules._optimizer import is_copy, topmost
+from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
 
@@ -26,7 +27,8 @@ class MissingGradient(Rule):
     where a whole module ran, its output has the size of what the next module reads, and
     nothing in front of that next module learns: the cut is between the two. It is a warning
     where the module's output is added in as a constant. All else (unused heads, poolers,
-    idle experts) is a note.
+    idle experts) is a note. A gradient of exactly zero in front of a step function (round,
+    floor, sign) is an error as well.
 
     ## Why is this bad?
     These weights never change. In front of a `detach` or `no_grad` the model trains a small
@@ -82,6 +84,7 @@ class MissingGradient(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each topmost module without gradients, or parameter."""
         trainable = [p for p in trace.parameters.values() if p.requires_grad]
+        yield from self._starved(trace)
         lost = [p for p in trainable if _lost(p)]
         learning = [p for p in trainable if p.gradient != "missing"]
         if not lost or trace.events("detached-loss"):
@@ -110,6 +113,24 @@ class MissingGradient(Rule):
             if reader is not None and path in upstream and any(certain):
                 found = self._cut(trace, found, reader, max(certain))
             yield found
+
+    def _starved(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for a step function that leaves what is in front without gradient."""
+        found = starved(trace)
+        if found is None:
+            return
+        op, group = found
+        modules = tuple(dict.fromkeys(p.module for p in group))
+        noun = "parameter" if len(group) == 1 else "parameters"
+        yield self.finding(
+            modules[-1],
+            f"{len(group)} trainable {noun} in front of {op.kind} received a gradient of exactly "
+            f"0: the derivative of {op.kind} is 0 everywhere",
+            trace=trace,
+            modules=modules,
+            help=f"Let the gradient around {op.kind}: x + ({op.kind}(x) - x).detach().",
+            evidence={"operation": op.kind, "parameters": len(group)},
+        )
 
     def _judge(
         self,
