@@ -21,16 +21,12 @@ _OPTIONS = (
     "num_embeddings", "embedding_dim", "padding_idx", "input_size", "hidden_size", "num_layers",
     "nonlinearity", "dropout", "bidirectional", "dim", "elementwise_affine",
 )  # fmt: skip
-_WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def clean_path(path: str) -> str:
     """Return a module path without the names that compilation and data parallelism add."""
-    for wrapper in _WRAPPERS:
-        while path.startswith(wrapper):
-            path = path[len(wrapper) :]
-        path = path.replace(f".{wrapper}", ".")
-    return path
+    return ".".join(name for name in path.split(".") if name not in _WRAPPERS)
 
 
 def module_facts(
@@ -94,7 +90,7 @@ def parameter_facts(
         fan_in, fan_out = fans(tensor, model.get_submodule(module_path))
         facts[path] = ParameterFacts(
             path=path,
-            shape=tuple(tensor.shape),
+            shape=() if is_lazy(tensor) else tuple(tensor.shape),
             dtype=str(tensor.dtype).removeprefix("torch."),
             module=module_path,
             requires_grad=tensor.requires_grad,
@@ -104,6 +100,11 @@ def parameter_facts(
             fan_out=fan_out,
         )
     return facts
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether a parameter waits for the first forward to learn its shape."""
+    return isinstance(tensor, nn.UninitializedParameter)
 
 
 def units_first(weight: Tensor, module: nn.Module | None) -> Tensor:
@@ -120,7 +121,7 @@ def units_first(weight: Tensor, module: nn.Module | None) -> Tensor:
 
 def fans(weight: Tensor, module: nn.Module | None = None) -> tuple[int, int]:
     """Return fan in and fan out of a weight; zeros below two dimensions."""
-    if weight.ndim < 2 or weight.numel() == 0:
+    if is_lazy(weight) or weight.ndim < 2 or weight.numel() == 0:
         return 0, 0
     ordered = units_first(weight, module)
     field = ordered[0, 0].numel() if ordered.ndim > 2 else 1

@@ -1,0 +1,149 @@
+"""What entered the loss: out of torch's own nodes, out of the call, out of a loss by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradlint.engine import Observer
+from gradlint.hooks.loss import from_call, from_graph, kind_of_callable
+from gradlint.trace import LossFacts
+
+LABELS = torch.tensor([0, 1, 2, 1])
+WANTED = torch.randn(4, 3)
+
+
+def facts_of(
+    loss: Callable[[Tensor], Tensor], target: Tensor, last: nn.Module | None = None
+) -> list[LossFacts]:
+    model = nn.Sequential(nn.Linear(6, 3), last or nn.Identity())
+    with Observer(model) as observer, observer.step(0):
+        output = model(torch.randn(4, 6))
+        observer.forward_done(loss(output))
+        assert observer.captured is not None
+        return from_graph(observer.captured, [output], [target])
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "kind"),
+    [
+        (lambda o: F.cross_entropy(o, LABELS), LABELS, "cross_entropy"),
+        (lambda o: F.mse_loss(o, WANTED), WANTED, "mse"),
+        (lambda o: F.smooth_l1_loss(o, WANTED), WANTED, "smooth_l1"),
+        (lambda o: F.huber_loss(o, WANTED), WANTED, "huber"),
+        (lambda o: F.l1_loss(o, WANTED), WANTED, "l1"),
+        (lambda o: ((o - WANTED) ** 2).mean(), WANTED, "mse"),
+        (lambda o: (o - WANTED).square().mean(), WANTED, "mse"),
+        (lambda o: (WANTED - o).abs().mean(), WANTED, "l1"),
+        (lambda o: F.cross_entropy(o, WANTED.softmax(1)), WANTED, "cross_entropy"),
+        (lambda o: F.binary_cross_entropy_with_logits(o, WANTED.sigmoid()), WANTED,
+         "bce_with_logits"),
+    ],
+)  # fmt: skip
+def test_a_loss_is_recognized(loss: Callable[[Tensor], Tensor], target: Tensor, kind: str) -> None:
+    found = facts_of(loss, target)
+
+    assert [facts.kind for facts in found] == [kind]
+    assert found[0].reduction == "mean"
+    assert found[0].output is not None
+    assert found[0].output.shape == (4, 3)
+
+
+def test_a_loss_nobody_knows_is_not_guessed() -> None:
+    assert facts_of(lambda o: o.logsumexp(0).sum(), LABELS) == []
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_reduction_is_told(reduction: str) -> None:
+    (torchs,) = facts_of(lambda o: F.cross_entropy(o, LABELS, reduction=reduction), LABELS)
+    (by_hand,) = facts_of(lambda o: getattr((o - WANTED) ** 2, reduction)(), WANTED)
+
+    assert torchs.reduction == by_hand.reduction == reduction
+
+
+def test_cross_entropy_is_shown_the_logits_and_the_labels() -> None:
+    (facts,) = facts_of(lambda o: F.cross_entropy(o, LABELS, ignore_index=2), LABELS)
+
+    assert facts.classes == 3
+    assert facts.ignore_index == 2
+    assert facts.target is not None
+    assert (facts.target.minimum, facts.target.maximum, facts.target.unique) == (0, 2, 3)
+    assert facts.row_sum_min is not None
+    assert facts.row_sum_max - facts.row_sum_min > 1e-3  # logits are no probabilities
+
+
+def test_a_softmax_in_front_of_cross_entropy_shows_in_the_rows() -> None:
+    (facts,) = facts_of(lambda o: F.cross_entropy(o, LABELS), LABELS, nn.Softmax(dim=1))
+
+    assert facts.kind == "cross_entropy"
+    assert facts.row_sum_min == pytest.approx(1)
+    assert facts.row_sum_max == pytest.approx(1)
+
+
+def test_a_log_softmax_of_the_models_in_front_of_nll_is_cross_entropy() -> None:
+    (facts,) = facts_of(lambda o: F.nll_loss(o, LABELS), LABELS, nn.LogSoftmax(dim=1))
+
+    assert facts.kind == "cross_entropy"
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.LogSoftmax(dim=0)], ids=repr)
+def test_what_is_no_log_probability_in_front_of_nll_shows_in_the_rows(last: nn.Module) -> None:
+    (facts,) = facts_of(lambda o: F.nll_loss(o, LABELS), LABELS, last)
+
+    assert facts.kind == "nll"
+    assert facts.row_sum_max != pytest.approx(1)
+
+
+def test_log_probabilities_by_another_way_sum_to_one() -> None:
+    def by_hand(output: Tensor) -> Tensor:
+        return F.nll_loss(output - output.logsumexp(1, keepdim=True), LABELS)
+
+    (facts,) = facts_of(by_hand, LABELS)
+
+    assert facts.kind == "nll"
+    assert facts.row_sum_min == pytest.approx(1)
+    assert facts.row_sum_max == pytest.approx(1)
+
+
+def test_bce_is_shown_what_entered_it() -> None:
+    (facts,) = facts_of(lambda o: F.binary_cross_entropy(o, WANTED.sigmoid()), WANTED, nn.Sigmoid())
+
+    assert facts.kind == "bce"
+    assert facts.output is not None
+    assert 0 < facts.output.minimum < facts.output.maximum < 1
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "kind"),
+    [
+        (nn.CrossEntropyLoss(), "cross_entropy"), (F.cross_entropy, "cross_entropy"),
+        (nn.MSELoss(), "mse"), (F.mse_loss, "mse"), (nn.BCEWithLogitsLoss(), "bce_with_logits"),
+        (F.l1_loss, "l1"), (nn.KLDivLoss(), "kl_div"), (lambda o, t: o, "other"),
+        (nn.TripletMarginLoss(), "other"),
+    ],
+)  # fmt: skip
+def test_a_callable_of_torchs_is_known(loss_fn: object, kind: str) -> None:
+    assert kind_of_callable(loss_fn) == kind
+
+
+def test_a_function_of_the_users_with_torchs_name_is_not_torchs() -> None:
+    def mse_loss(output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).sum()
+
+    assert kind_of_callable(mse_loss) == "other"
+
+
+def test_a_call_that_would_raise_still_has_facts() -> None:
+    facts = from_call(nn.CrossEntropyLoss(reduction="sum"), WANTED, torch.tensor([0, 5, 1, 1]))
+
+    assert facts is not None
+    assert facts.kind == "cross_entropy"
+    assert facts.reduction == "sum"
+    assert facts.classes == 3
+    assert facts.target is not None
+    assert facts.target.maximum == 5
+    assert from_call(nn.CrossEntropyLoss(), {"logits": WANTED}, LABELS) is None
