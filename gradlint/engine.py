@@ -20,7 +20,7 @@ from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.saved import activation_of
-from gradlint.hooks.sites import module_facts, parameter_facts, unit_axis, units_first
+from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis, units_first
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
 from gradlint.metrics.base import sampled
@@ -53,6 +53,7 @@ class Observer:
         self.modules = dict(model.named_modules())
         self.facts_of_modules = module_facts(model, sources)
         self.facts_of_parameters = parameter_facts(model, optimizer)
+        self._lazy = [path for path, p in model.named_parameters() if is_lazy(p)]
         self.parameters = dict(model.named_parameters())
         self.graph = Graph()
         """Structure of the first forward."""
@@ -190,6 +191,8 @@ class Observer:
     def forward_done(self, loss: Tensor, *, gains: bool = True) -> None:
         """Read the graph behind `loss`; with `gains`, be ready to measure every operation's."""
         self._put(all_metrics()["loss"], MODEL, loss)
+        if self._lazy:
+            self._materialize()
         if loss.grad_fn is None:
             return
         names = {id(p): path for path, p in self.parameters.items()}
@@ -204,6 +207,22 @@ class Observer:
                 self._measure_operation(self.captured, op)
         if gains:
             self._recorder = GainRecorder(self.captured)
+
+    def _materialize(self) -> None:
+        """Complete the facts of lazy modules, which learn their shapes in the first forward."""
+        now = parameter_facts(self.model, None)
+        for path in self._lazy:
+            known, found = self.facts_of_parameters[path], now[path]
+            self.facts_of_parameters[path] = replace(
+                known, shape=found.shape, fan_in=found.fan_in, fan_out=found.fan_out
+            )
+        modules = module_facts(self.model)
+        for path in {self.facts_of_parameters[p].module for p in self._lazy}:
+            kind, options = modules[path].kind, modules[path].options
+            self.facts_of_modules[path] = replace(
+                self.facts_of_modules[path], kind=kind, options=options
+            )
+        self._lazy = [path for path in self._lazy if is_lazy(self.parameters[path])]
 
     def _measure_operation(self, captured: CapturedGraph, op: Operation) -> None:
         saturating = op.kind in _SATURATING or ":" in op.site

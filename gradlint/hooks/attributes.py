@@ -34,12 +34,14 @@ _PLAIN = {
 }
 
 
-def attributes_of(node: Any, kind: str) -> dict[str, Any]:
+def attributes_of(node: Any, kind: str, *, packed: bool = False) -> dict[str, Any]:
     """Return the plain attributes of an autograd node.
 
     Args:
-        node: The node; none of its saved tensors is read but single numbers.
+        node: The node; of its saved tensors only single numbers are read.
         kind: Its kind, as `kinds.kind_of` gives it.
+        packed: Whether its tensors went through somebody's hooks: then none is read, since a
+            checkpoint would run its forward again, and move BatchNorm's statistics.
 
     Returns:
         Axes as non-negative numbers (``dim``, ``dims``), ``reduction`` as a word,
@@ -47,7 +49,7 @@ def attributes_of(node: Any, kind: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for saved, name in _PLAIN.items():
-        value = _read(node, saved)
+        value = None if packed and _is_tensor(node, saved) else _read(node, saved)
         if isinstance(value, (bool, int, float)):
             found[name] = value
         elif isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value):
@@ -67,7 +69,7 @@ def attributes_of(node: Any, kind: str) -> dict[str, Any]:
     sizes = _read(node, "self_sym_sizes")
     if isinstance(sizes, (tuple, list)):
         found["input_shape"] = tuple(int(s) for s in sizes)
-    if kind in ("mul", "div") and "scalar" not in found:
+    if kind in ("mul", "div") and not packed:
         scalar = _scalar(node)
         if scalar is not None:
             found["scalar"] = scalar
@@ -79,6 +81,14 @@ def _read(node: Any, name: str) -> Any:
         return getattr(node, f"_saved_{name}", None)
     except RuntimeError:
         return None
+
+
+def _is_tensor(node: Any, name: str) -> bool:
+    """Whether the node saves `name` as a tensor; says so without unpacking it."""
+    try:
+        return getattr(node, f"_raw_saved_{name}", None) is not None
+    except RuntimeError:
+        return True
 
 
 def signed(value: int) -> int:

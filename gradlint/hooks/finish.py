@@ -26,7 +26,7 @@ def finish(operations: list[Operation], modules: Mapping[str, nn.Module]) -> lis
     """
     in_loss = _loss_side(operations)
     finished: list[Operation] = []
-    feeders: dict[int, str] = {}
+    feeders: dict[int, tuple[str, int]] = {}
     fed: dict[str, set[str]] = {}
     for op in operations:
         kind = op.kind
@@ -39,23 +39,25 @@ def finish(operations: list[Operation], modules: Mapping[str, nn.Module]) -> lis
             if len(shapes) > 1:
                 attributes["broadcast"] = True
         if kind in WEIGHTED and op.module:
-            feeders[op.id] = op.module
+            feeders[op.id] = (op.module, op.call)
         else:
-            feeders[op.id] = next((feeders[i] for i in op.inputs if feeders[i]), "")
+            known = (feeders[i] for i in op.inputs if feeders[i][0])
+            feeders[op.id] = next(known, ("", op.call))
         if kind in ACTIVATIONS and op.module:
-            fed.setdefault(op.module, set()).add(feeders[op.id])
+            fed.setdefault(op.module, set()).add(feeders[op.id][0])
         done = replace(op, kind=kind, attributes=attributes, in_loss=op.id in in_loss)
         finished.append(done)
-    taken: Counter[str] = Counter()
+    taken: Counter[tuple[str, int]] = Counter()
     for i, op in enumerate(finished):
         site = op.module or ""
         # One module behind several layers has the units of none: each is a site of its own.
         shared = len(fed.get(site, ())) > 1
         if op.kind in ACTIVATIONS and (shared or not _is_activation_module(modules, op.module)):
-            site = f"{feeders[op.id] or site}:{op.kind}"
-            taken[site] += 1
-            if taken[site] > 1 and op.call == 0:
-                site = f"{site}#{taken[site]}"
+            feeder, call = feeders[op.id]
+            site = f"{feeder or site}:{op.kind}"
+            taken[site, call] += 1
+            if taken[site, call] > 1:
+                site = f"{site}#{taken[site, call]}"
         finished[i] = replace(op, site=site)
     return _mark_gates(finished)
 

@@ -133,7 +133,10 @@ def capture(
             continue
         number = _number(node)
         owner = owners.get(number) if number is not None else None
-        operation, edges = _operation(node, len(operations), owner, reads, ids, modules, parameters)
+        closed = number is not None and calls.is_packed(number)
+        operation, edges = _operation(
+            node, len(operations), owner, reads, ids, modules, parameters, packed=closed
+        )
         if operation is None:
             reads[node] = tuple(
                 dict.fromkeys(p for n, _ in node.next_functions if n for p in reads.get(n, ()))
@@ -142,7 +145,7 @@ def capture(
         ids[node] = operation.id
         captured.nodes[operation.id] = node
         captured.edges[operation.id] = edges
-        if number is not None and calls.is_packed(number):
+        if closed:
             packed.add(operation.id)
         operations.append(operation)
     captured.packed = frozenset(packed)
@@ -163,6 +166,8 @@ def _operation(
     ids: Mapping[Node, int],
     modules: Mapping[str, nn.Module],
     parameters: Mapping[int, str],
+    *,
+    packed: bool,
 ) -> tuple[Operation | None, list[int | None]]:
     """Return the operation of `node` (None if it computes a parameter), and its edges."""
     name = node.name()
@@ -182,7 +187,7 @@ def _operation(
     place = owner.path if owner else ""
     if own and not inputs and _computes_parameter(node, kind, missing, place, modules):
         return None, []
-    attributes = attributes_of(node, kind)
+    attributes = attributes_of(node, kind, packed=packed)
     shape = _shape(node)
     kind = _refine(kind, bool(own), missing, inputs, attributes)
     module = owner.path if owner else None
