@@ -134,7 +134,11 @@ class Observer:
         """Note that a module starts, and on what (called by its hook)."""
         self.calls.enter(path)
         facts = self.facts_of_modules.get(path)
-        if facts is None or self.calls.counts[path] > 1:
+        if facts is None:
+            return
+        if self.calls.counts[path] > 1:
+            if module.training and not facts.training:  # evaluated first, then trained
+                self.facts_of_modules[path] = replace(facts, training=True)
             return
         # Noted before the module runs: a batch too small for it is a fact it dies of.
         given = [t for _, t in named_tensors(inputs, "input")]

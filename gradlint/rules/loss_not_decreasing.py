@@ -100,24 +100,21 @@ class LossNotDecreasing(Rule):
             severity = Severity.WARNING if worse else Severity.NOTE
         else:
             return
-        found = self.finding(
+        yield self.finding(
             "",
             f"the loss went from {first:.2g} to {late:.2g} in {steps} steps (noise {rough:.1g})"
             + (": the optimizer maximizes it" if maximizes(trace) else ""),
             trace=trace,
             severity=severity,
             help="Build the optimizer without maximize=True." if maximizes(trace) else self.help,
-            evidence={"first": first, "last": late, "noise": rough, "steps": steps},
-        )
-        yield self._maximized(found) if rises and _maximizes(trace) else found
-
-    def _maximized(self, found: Finding) -> Finding:
-        """Return the finding where the reason is plain: the optimizer was told to maximize."""
-        return found.but(
-            message=f"{found.message}: the optimizer maximizes it",
-            help="Build the optimizer without maximize=True, or minimize the loss's negative.",
-            exact=True,
-            evidence={**found.evidence, "maximize": True},
+            exact=maximizes(trace),
+            evidence={
+                "first": first,
+                "last": late,
+                "noise": rough,
+                "steps": steps,
+                "maximize": maximizes(trace),
+            },
         )
 
     def skip_reason(self, trace: Trace) -> str | None:
@@ -137,11 +134,6 @@ class LossNotDecreasing(Rule):
         travel = statistics.median(medians.values()) * steps
         clear = rough < self.max_noise * first  # in more noise a fall would not show
         return clear and travel >= self.min_travel and first - late < self.min_fall * first
-
-
-def _maximizes(trace: Trace) -> bool:
-    optimizer = trace.facts.optimizer
-    return optimizer is not None and any(group.get("maximize") for group in optimizer.groups)
 
 
 def _plain(trace: Trace) -> bool:
