@@ -143,6 +143,12 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "the derivative is zero where the activation is flat",
     ),
     _mechanism(
+        "weight-decay",
+        "GL408",
+        f"GL201 GL202 GL301 GL302 GL401 {_SCALE} {_PROGRESS}",
+        "weights that decay faster than they learn shrink until the output is a constant",
+    ),
+    _mechanism(
         "learning-rate",
         "GL401",
         f"GL201 GL202 GL301 GL302 GL306 GL501 {_SCALE} {_PROGRESS}",

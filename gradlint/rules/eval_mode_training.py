@@ -87,7 +87,7 @@ class EvalModeTraining(Rule):
 def _in_eval(module: ModuleFacts) -> bool:
     if module.training or module.calls == 0 or not module.kind.startswith(_MODES):
         return False
-    return module.options.get("p", 0.5) != 0
+    return bool(module.options.get("p", 0.5) != 0)
 
 
 def _learns(trace: Trace, path: str) -> bool:

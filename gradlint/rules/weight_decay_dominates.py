@@ -1,0 +1,149 @@
+"""Weight decay that is stronger than the gradient."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._losses import progress
+from gradlint.rules._optimizer import NOT_GIVEN, given, rescales
+from gradlint.rules._updates import matrices
+from gradlint.rules.base import Rule
+from gradlint.trace import ParameterFacts, Trace
+
+
+@dataclass(frozen=True)
+class WeightDecayDominates(Rule):
+    """Weight decay that removes the weights faster than the gradient can build them.
+
+    ## What it does
+    Takes the time, in steps, in which decay alone would take most of a weight away:
+    1 / (learning rate · weight decay), with momentum counted in. Flags a run in which it is
+    below `min_lifetime` steps and most weight matrices did shrink, to less than `max_rest` of
+    their norm. Under an optimizer that rescales decay together with the gradient (Adam with
+    weight_decay) it compares the decay term with the gradient instead. An error where the
+    loss stayed above `min_progress` of its first value. At least `min_steps` are needed.
+
+    ## Why is this bad?
+    A weight then remembers the last few dozen batches only, and the matrices shrink until
+    the output is a constant: the network unlearns as fast as it learns.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=5.0)
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    batch = (torch.randn(64, 16), torch.randint(0, 5, (64,)))
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=5e-4)
+    ```
+
+    ## When it is wrong
+    Weights that start far too large shrink for their own good; their decay has a long
+    lifetime and is not meant. Without an optimizer of the user's the rule is silent.
+
+    ## References
+    - Wang & Aitchison (2024), "How to set AdamW's weight decay as you scale model and dataset
+      size": the lifetime 1/(ηλ) should be of the order of epochs
+    - Usual settings are far away: SGD at 0.1 with momentum 0.9 and decay 5e-4 lives 2000
+      steps, AdamW at 1e-3 and 0.01 100 000, grokking's 1e-3 and 1.0 1000. 100 is our choice.
+    """
+
+    code: ClassVar = "GL408"
+    name: ClassVar = "weight-decay-dominates"
+    severity: ClassVar = Severity.WARNING
+    metrics: ClassVar = ("weight_norm",)
+    stage: ClassVar = Stage.UPDATE
+    help: ClassVar = "Lower weight_decay: 5e-4 is usual for SGD, 0.01 to 0.1 for AdamW."
+
+    min_lifetime: float = 100.0
+    max_rest: float = 0.7
+    min_progress: float = 0.9
+    min_steps: int = 10
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Return why there is no decay to judge, or None."""
+        optimizer = given(trace)
+        if optimizer is None:
+            return NOT_GIVEN
+        if not any(float(group.get("weight_decay", 0)) > 0 for group in optimizer.groups):
+            return "the optimizer decays no weights"
+        return super().skip_reason(trace)
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield at most one finding."""
+        optimizer = given(trace)
+        rests = {p.path: r for p in matrices(trace) if (r := self._rest(trace, p)) is not None}
+        if optimizer is None or not rests:
+            return
+        rest = statistics.median(rests.values())
+        if not rest < self.max_rest:
+            return
+        group = max(optimizer.groups, key=lambda g: float(g.get("weight_decay", 0)))
+        decay, rate = float(group.get("weight_decay", 0)), _rate(trace, group)
+        coupled = rescales(trace) and not _decoupled(optimizer.kind, group)
+        if coupled:
+            share = _gradient_share(trace, list(rests))
+            if share is None or not decay > share:
+                return
+            says = f"decay adds {decay:.2g} of each weight to a gradient of {share:.2g} of it"
+        else:
+            lifetime = _lifetime(rate, decay, float(group.get("momentum", 0) or 0))
+            if not lifetime < self.min_lifetime:
+                return
+            says = f"decay alone takes a weight away in {lifetime:.2g} steps (limit "
+            says += f"{self.min_lifetime:.0f})"
+        seen = progress(trace)
+        stuck = seen is not None and not seen[1] < self.min_progress * seen[0]
+        steps = max(trace.of("weight_norm").training.steps)
+        yield self.finding(
+            "",
+            f"{says}: the median weight matrix shrank to {rest:.2g} of its norm in {steps} steps",
+            trace=trace,
+            severity=Severity.ERROR if stuck else Severity.WARNING,
+            evidence={"weight_decay": decay, "learning_rate": rate, "rest": rest},
+        )
+
+    def _rest(self, trace: Trace, parameter: ParameterFacts) -> float | None:
+        """Return the last norm of a weight over its first, or None."""
+        norms = trace.of("weight_norm").at(parameter.path)
+        start = norms.initial.first
+        if len(norms.training) < self.min_steps or not start > 0:
+            return None
+        return norms.training.last / start
+
+
+def _decoupled(kind: str, group: Mapping[str, Any]) -> bool:
+    return kind.lower().endswith("adamw") or bool(group.get("decoupled_weight_decay"))
+
+
+def _rate(trace: Trace, group: Mapping[str, Any]) -> float:
+    """Return the median learning rate of the watched steps."""
+    rates = trace.of("learning_rate").at("").training.values
+    return statistics.median(rates) if rates else float(group.get("lr", 0))
+
+
+def _lifetime(rate: float, decay: float, momentum: float) -> float:
+    """Return in how many steps decay takes a weight to 1/e of its size."""
+    strength = rate * decay / max(1 - momentum, 1e-3)
+    return 1 / strength if strength > 0 else math.inf
+
+
+def _gradient_share(trace: Trace, paths: list[str]) -> float | None:
+    """Return the median of the gradient over the weight, in norms."""
+    ratios = [
+        trace.of("gradient_ratio").at(path).training.median
+        for path in paths
+        if len(trace.of("gradient_ratio").at(path).training)
+    ]
+    return statistics.median(ratios) if ratios else None

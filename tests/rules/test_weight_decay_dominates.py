@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.weight_decay_dominates import WeightDecayDominates
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import OptimizerFacts, ParameterFacts, Trace
+
+SHRINKING = [10.0 * 0.5**i for i in range(12)]
+SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5.0}
+
+
+def trace(
+    norms: Sequence[float] = SHRINKING,
+    kind: str = "SGD",
+    ratio: float = 0.01,
+    losses: Sequence[float] = (2.0, *[1.0] * 11),
+    **group: Any,
+) -> Trace:
+    path = "0.weight"
+    return trace_of(
+        observe("weight_norm", path, norms[:1], step=0),
+        observe("weight_norm", path, norms[1:]),
+        observe("weight_rms", path, [0.5], step=0),
+        observe("gradient_ratio", path, [ratio] * (len(norms) - 1)),
+        observe("loss", "", losses, start=0),
+        parameters=[ParameterFacts(path, (8, 8), module="0", fan_in=8)],
+        optimizer=OptimizerFacts(kind, groups=({**SGD, **group},)),
+    )
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [found.severity for found in findings_of(WeightDecayDominates(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(trace(), True, id="huge"),
+        pytest.param(trace(weight_decay=5e-4, momentum=0.9), False, id="usual"),
+        pytest.param(trace(lr=0.5, weight_decay=0.02), False, id="exactly-at-the-limit"),
+        pytest.param(trace(weight_decay=0.11), True, id="just-over-it"),
+        pytest.param(trace(weight_decay=0.02, momentum=0.9), True, id="momentum-counts"),
+        pytest.param(trace([10.0] * 12), False, id="weights-hold-out"),
+        pytest.param(trace([10.0] * 11 + [7.0]), False, id="exactly-at-the-rest"),
+        pytest.param(trace(SHRINKING[:8]), False, id="too-few-steps"),
+        pytest.param(trace(kind="AdamW", weight_decay=5.0), True, id="decoupled"),
+        pytest.param(trace(kind="AdamW", weight_decay=0.01), False, id="decoupled-usual"),
+        pytest.param(trace(kind="Adam", ratio=0.1), True, id="more-decay-than-gradient"),
+        pytest.param(trace(kind="Adam", ratio=9.0), False, id="less-decay-than-gradient"),
+        pytest.param(trace(weight_decay=0.0), False, id="none"),
+    ],
+)
+def test_decay_is_judged_by_its_lifetime(observed: Trace, flagged: bool) -> None:
+    assert bool(severities(observed)) is flagged
+
+
+def test_it_is_an_error_where_the_loss_stays() -> None:
+    assert severities(trace()) == [Severity.WARNING]
+    assert severities(trace(losses=[2.0] * 12)) == [Severity.ERROR]
+
+
+def test_gradlints_own_optimizer_is_not_judged() -> None:
+    optimizer = OptimizerFacts("SGD", groups=(SGD,), probe=True)
+    observed = trace()
+
+    assert not severities(observed.but(facts=trace_of(optimizer=optimizer).facts))
+
+
+def test_the_message_says_how_long_a_weight_lives() -> None:
+    (found,) = findings_of(WeightDecayDominates(), trace(losses=[2.0] * 12))
+
+    assert found.message == (
+        "decay alone takes a weight away in 2 steps (limit 100): the median weight matrix "
+        "shrank to 0.00049 of its norm in 11 steps"
+    )
