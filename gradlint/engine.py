@@ -60,7 +60,7 @@ class Observer:
         self.graph_of_step = self.graph
         """Structure of the latest forward."""
         self.last_gains = Gains()
-        """Norms of the last armed backward, to find where a gradient first is not finite."""
+        """Norms of the latest backward, if it was armed."""
         self.observations: list[Observation] = []
         self.events: list[Event] = []
         self.flows: list[Flow] = []
@@ -113,6 +113,7 @@ class Observer:
         self._detailed = detailed
         self.calls = Calls()
         self.outputs = None
+        self.last_gains = Gains()
         try:
             with self.calls.noting_packed():
                 yield

@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradlint.engine import Observer
-from gradlint.errors import TargetError, UsageError
+from gradlint.errors import GradlintError, TargetError, UsageError
 from gradlint.finding import Source
 from gradlint.hooks import loss as losses
 from gradlint.hooks.lines import with_lines
-from gradlint.hooks.sites import optimizer_facts
+from gradlint.hooks.sites import is_lazy, optimizer_facts
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.probes.input_ignored import input_ignored
-from gradlint.probes.non_finite import in_backward, in_forward
+from gradlint.probes.non_finite import in_tensors, origin
 from gradlint.probes.wiring import unregistered
 from gradlint.target.batches import Batch
 from gradlint.target.target import Target
 from gradlint.target.trial import copied
+from gradlint.target.user_code import say
 from gradlint.trace import Event, Facts, LossFacts, TensorFacts, Trace
 
 INITIAL_BATCHES = 3
@@ -138,6 +139,7 @@ class Training:
         self.probes: dict[str, Mapping[str, Any]] = {}
         self.random_state = torch.get_rng_state()
         self.finite = True
+        self.step = 0
 
     def _probe_optimizer(self) -> torch.optim.Optimizer | None:
         if not self.trainable:
@@ -161,7 +163,7 @@ class Training:
             cause = error.__cause__ or error
             detail = {"phase": failure.phase, "type": type(cause).__name__, "message": str(error)}
             running = observer.calls.running
-            observer.events.append(Event("exception", 0, running, detail))
+            observer.events.append(Event("exception", self.step, running, detail))
         facts = Facts(
             inputs=merged(self.seen["inputs"]),
             targets=merged(self.seen["targets"]),
@@ -210,8 +212,8 @@ class Training:
         observer = self.observer
         started = time.monotonic()
         half = max(1, self.plan.steps // 2)
-        step = 0
         for step in range(1, self.plan.steps + 1):
+            self.step = step
             self.plan.tell("training", step / self.plan.steps)
             if step == half + 1:
                 observer.open_window()
@@ -241,7 +243,7 @@ class Training:
                 observer.read()
             if over:
                 break
-        self._look_at_inputs(step)
+        self._look_at_inputs(self.step)
 
     def _late(self, started: float) -> bool:
         return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds
@@ -258,8 +260,8 @@ class Training:
             self._note("inputs", batch.inputs, "input")
             self._note("targets", batch.targets, "target")
         try:
-            with with_lines() if lines else nullcontext(), self.plan.autocast(self.device):
-                loss, outputs, targets = self.target.call(self.model, _copied(batch))
+            with with_lines() if lines else nullcontext():
+                loss, outputs, targets = self._call(self.model, batch)
         except TargetError as error:
             in_loss = self._note_failed_loss(error, observer.outputs, batch.targets)
             if not any(self.seen["outputs"]):
@@ -279,12 +281,18 @@ class Training:
             self.losses += losses.from_graph(observer.captured, given, wanted)
         try:
             observer.backward(loss)
-        except RuntimeError as error:
-            message = f"backward raised {type(error).__name__}: {str(error).splitlines()[0]}"
-            failure = TargetError(f"expected backward to run from the loss, got: {message}")
+        except GradlintError:
+            raise
+        except Exception as error:
+            failure = TargetError(f"expected backward to run from the loss, got {say(error)}")
             failure.__cause__ = error
             raise _TargetRaisedError("backward", failure) from error
         return True
+
+    def _call(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any, Any]:
+        """Run forward and loss as the training does; the batch stays as it is."""
+        with self.plan.autocast(self.device):
+            return self.target.call(model, _copied(batch))
 
     def _note(self, which: str, value: Any, name: str) -> None:
         tensors = named_tensors(value, name)
@@ -299,28 +307,41 @@ class Training:
         return raised is not None
 
     def _optimizer_step(self, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-        if not isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.step()
-            return
-
         def closure() -> Tensor:
             self.model.zero_grad(set_to_none=True)
             with self.observer.not_reading():
-                loss, _, _ = self.target.call(self.model, _copied(batch))
+                loss, _, _ = self._call(self.model, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        if not self.given:
+            _make_dense(self.trainable)
+        try:
+            if isinstance(optimizer, torch.optim.LBFGS):
+                optimizer.step(closure)  # type: ignore[no-untyped-call]
+            else:
+                optimizer.step()
+        except GradlintError as error:
+            if not isinstance(error, TargetError):
+                raise
+            raise _TargetRaisedError("optimizer", error) from error
+        except Exception as error:
+            name = type(optimizer).__name__
+            failure = TargetError(
+                f"expected {name}.step to run without arguments, got {say(error)}"
+            )
+            failure.__cause__ = error
+            raise _TargetRaisedError("optimizer", failure) from error
 
     # -- what is not finite -----------------------------------------------------------
 
     def _check_parameters(self) -> None:
-        for path, parameter in self.model.named_parameters():
-            if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
-                detail = {"phase": "parameter", "operation": path, "value": "nan", "fed_by": ""}
-                module = path.rpartition(".")[0]
-                self.observer.events.append(Event("non-finite", 0, module, detail))
-                return
+        found = in_tensors({n: p for n, p in self.model.named_parameters() if not is_lazy(p)})
+        if found is not None:
+            path, value, _ = found
+            detail = {"phase": "parameter", "operation": path, "value": value, "fed_by": ""}
+            module = path.rpartition(".")[0]
+            self.observer.events.append(Event("non-finite", 0, module, detail))
 
     def _check_step(self, values: Mapping[tuple[str, str], float], batch: Batch, step: int) -> None:
         """Note where the first NaN or infinity comes from, if the step has one that matters."""
@@ -331,33 +352,11 @@ class Training:
         self.finite = False
         if any(e.name == "non-finite" for e in self.observer.events):
             return
-        for which, phase in (("inputs", "input"), ("targets", "target")):
-            value = getattr(batch, which)
-            for name, tensor in named_tensors(value, phase):
-                known = tensor_facts(name, tensor)
-                if known.non_finite:
-                    detail = {
-                        "phase": phase,
-                        "operation": name,
-                        "value": "nan",
-                        "fed_by": f"{known.non_finite} entries of the batch",
-                    }
-                    self.observer.events.append(Event("non-finite", step, None, detail))
-                    return
-        found: Mapping[str, Any] | None = None
-        phase = "forward"
-        if not math.isfinite(loss):
-            found = in_forward(
-                self.model, lambda m: self.target.call(m, _copied(batch)), self.random_state
-            )
-            if found is not None and found["module"] is None:
-                phase = "loss"
-        if found is None:
-            found = in_backward(self.observer.graph_of_step, self.observer.last_gains)
-            phase = "backward" if math.isfinite(loss) else "forward"
-        detail = {"phase": phase, "operation": "", "value": "nan", "fed_by": "", **(found or {})}
-        module = detail.pop("module", None)
-        self.observer.events.append(Event("non-finite", step, module, detail))
+        given = {"input": batch.inputs, "target": batch.targets}
+        event = origin(
+            self.observer, lambda m: self._call(m, batch)[0], given, self.random_state, step, loss
+        )
+        self.observer.events.append(event)
 
     # -- probes -----------------------------------------------------------------------
 
@@ -370,7 +369,7 @@ class Training:
 
         def call(model: nn.Module, batch: Any) -> Any:
             torch.manual_seed(0)
-            return self.target.call(model, _copied(batch))
+            return self._call(model, batch)
 
         state = torch.get_rng_state()
         try:
@@ -381,6 +380,13 @@ class Training:
             torch.set_rng_state(state)
         if found is not None:
             self.probes["input-ignored"] = found
+
+
+def _make_dense(parameters: list[nn.Parameter]) -> None:
+    """Make sparse gradients dense: gradlint's own Adam takes no others, the user's may not."""
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+            parameter.grad = parameter.grad.to_dense()
 
 
 def _copied(batch: Batch) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.tensor_facts import named_tensors
+from gradlint.target.trial import copied
 
 
 class _Outputs:
@@ -24,7 +24,8 @@ class _Outputs:
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Keep what the module returned."""
-        tensors = [t for _, t in named_tensors(output, "output") if t.is_floating_point()]
+        found = [t for _, t in named_tensors(output, "output") if t.is_floating_point()]
+        tensors = [t for t in found if t.ndim] or found  # a loss stands beside the output
         if tensors and path not in self.tensors:
             self.tensors[path] = tensors[0].detach().clone()
 
@@ -47,7 +48,7 @@ def input_ignored(
         after which nothing changes any more, or None) and ``steps``; None where the outputs
         cannot be compared.
     """
-    twin = copy.deepcopy(model).eval()
+    twin = copied(model, model).eval()
     seen: list[dict[str, Tensor]] = []
     for batch in (first, second):
         outputs = _Outputs()

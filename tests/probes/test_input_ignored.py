@@ -1,0 +1,150 @@
+"""Does the output depend on the input at all?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradlint.probes.input_ignored import input_ignored
+from tests.observing import mlp
+
+FIRST, SECOND = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0))
+
+
+def run(model: nn.Module, batch: Tensor) -> Any:
+    return model(batch)
+
+
+def probed(model: nn.Module) -> Mapping[str, Any] | None:
+    return input_ignored(model, run, FIRST, SECOND, 10)
+
+
+def test_a_model_that_listens_changes_with_its_input() -> None:
+    model = mlp()
+    expected = (model(FIRST) - model(SECOND)).norm() / model(FIRST).norm()
+
+    found = probed(model)
+
+    assert found is not None
+    assert found["output_change"] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert found["forward_ignored_from"] is None
+    assert found["steps"] == 10
+    assert list(found["layers"]) == ["0", "1", "2", "3", "4", "5"]
+    assert all(change > 0.01 for change in found["layers"].values())
+
+
+class Deaf(nn.Module):
+    """Overwrites what the stem says by a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.zeros_like(self.stem(x))
+        return self.head(torch.tanh(self.body(hidden)))
+
+
+def test_a_model_that_does_not_is_deaf_from_a_layer_on() -> None:
+    found = probed(Deaf())
+
+    assert found is not None
+    assert found["output_change"] == 0
+    assert found["layers"]["stem"] > 0.1
+    assert found["forward_ignored_from"] == "body"
+
+
+def test_a_dead_rectifier_is_where_the_input_is_lost() -> None:
+    model = mlp()
+    nn.init.constant_(model[3].bias, -1000.0)
+
+    found = probed(model)
+
+    assert found is not None
+    assert found["output_change"] == 0
+    assert found["forward_ignored_from"] == "4"
+
+
+def test_an_output_of_zeros_is_no_change() -> None:
+    model = mlp()
+    nn.init.zeros_(model[5].weight)
+    nn.init.zeros_(model[5].bias)
+
+    found = probed(model)
+
+    assert found is not None
+    assert found["output_change"] == 0
+    assert found["forward_ignored_from"] == "5"
+
+
+def test_dropout_is_off_and_the_model_stays_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.9), nn.Linear(6, 2))
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+
+    first, second = probed(model), probed(model)
+
+    assert first == second
+    assert model.training
+    assert all(t.equal(before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_loss_beside_the_output_does_not_hide_it() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            logits = self.fc(x)
+            return {"loss": logits.mean(), "logits": logits}
+
+    found = probed(Both())
+
+    assert found is not None
+    assert found["output_change"] > 0.1
+
+
+class Scalar(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x).mean()
+
+
+class Growing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[: 3 if x is FIRST else 4]
+
+
+class Infinite(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * math.inf
+
+
+@pytest.mark.parametrize("model", [Scalar(), Growing(), Infinite()], ids=repr)
+def test_outputs_that_cannot_be_compared_say_nothing(model: nn.Module) -> None:
+    assert probed(model) is None
+
+
+def test_a_model_that_keeps_its_output_can_be_probed() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.fc(x)
+            return self.last
+
+    model = Keeping()
+    model(FIRST)
+
+    assert probed(model) is not None
