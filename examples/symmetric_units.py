@@ -11,8 +11,9 @@ from torch import nn
 
 def sick():
     model = healthy()
-    nn.init.constant_(model[0].weight, 0.1)
-    nn.init.constant_(model[2].weight, 0.1)
+    for layer in (model[0], model[2]):
+        nn.init.constant_(layer.weight, 0.1)
+        nn.init.zeros_(layer.bias)
     return model
 
 

@@ -42,7 +42,7 @@ def test_the_users_objects_and_random_states_stay_bit_equal() -> None:
     optimizer.step()
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     gradients = [p.grad.clone() for p in model.parameters()]
-    states = (torch.get_rng_state(), random.getstate(), np.random.get_state())  # noqa: NPY002
+    states = (torch.get_rng_state(), random.getstate(), np.random.get_state())
     hooks = [(m._forward_hooks.copy(), m._forward_pre_hooks.copy()) for m in model.modules()]
 
     gradlint.check(model, (inputs, labels), functional.cross_entropy, optimizer, steps=5)
@@ -52,7 +52,7 @@ def test_the_users_objects_and_random_states_stay_bit_equal() -> None:
     assert torch.equal(inputs, BATCHES[0][0])
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
-    assert np.array_equal(states[2][1], np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(states[2][1], np.random.get_state()[1])
     assert hooks == [(m._forward_hooks, m._forward_pre_hooks) for m in model.modules()]
     assert not model.training
 
