@@ -155,8 +155,7 @@ class Training:
         try:
             with observer:
                 self._check_parameters()
-                self._initialize()
-                if self.finite:
+                if self._initialize():
                     self._train()
         except _TargetRaisedError as failure:
             error = failure.error
@@ -188,7 +187,8 @@ class Training:
 
     # -- phases -----------------------------------------------------------------------
 
-    def _initialize(self) -> None:
+    def _initialize(self) -> bool:
+        """Observe the first batches before any update; return whether it can be trained."""
         observer = self.observer
         observer.open_window()
         count = min(INITIAL_BATCHES, len(self.batches))
@@ -204,7 +204,8 @@ class Training:
                 values = observer.read()
                 self._check_step(values, self.batches[index], 0)
             if not ready or not self.finite:
-                return
+                return False
+        return True
 
     def _train(self) -> None:
         if self.optimizer is None or self.plan.steps < 1:
