@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 from gradlint.decompose import by_layer, decompose
 from gradlint.finding import Source
 from gradlint.graph import ACTIVATIONS, WEIGHTED, Graph, Operation
+from gradlint.hooks.attention import attention_weights
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
@@ -210,6 +211,8 @@ class Observer:
             if op.kind in ACTIVATIONS and not op.in_loss and reads[op.site] < MAX_CALLS:
                 reads[op.site] += 1
                 self._measure_operation(self.captured, op)
+            if op.kind in ("softmax", "attention") and self._step == 0:
+                self._measure_attention(self.captured, op)
         if gains:
             self._recorder = GainRecorder(self.captured)
 
@@ -250,6 +253,13 @@ class Observer:
             _, known, count = self._windows.get(op.site, (site, fired, 0))
             if known.shape == fired.shape:
                 self._windows[op.site] = (site, known | fired, count + positions)
+
+    def _measure_attention(self, captured: CapturedGraph, op: Operation) -> None:
+        weights = attention_weights(captured, op)
+        if weights is not None:
+            site = Site(op.site, op.kind, self._depths.get(op.site, 0), op.site)
+            for metric in metrics_at(Tap.ATTENTION):
+                self._put(metric, site, weights)
 
     def site_of(self, op: Operation) -> Site:
         """Return the site of an operation."""

@@ -20,6 +20,7 @@ from gradlint.hooks import loss as losses
 from gradlint.hooks.lines import with_lines
 from gradlint.hooks.sites import is_lazy, optimizer_facts
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.non_finite import in_tensors, origin
 from gradlint.probes.wiring import unregistered
@@ -245,6 +246,7 @@ class Training:
             if over:
                 break
         self._look_at_inputs(self.step)
+        self._look_at_rows()
 
     def _late(self, started: float) -> bool:
         return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds
@@ -381,6 +383,26 @@ class Training:
             torch.set_rng_state(state)
         if found is not None:
             self.probes["input-ignored"] = found
+
+    def _look_at_rows(self) -> None:
+        """Ask whether samples of a batch are mixed; a step of the user's own does so by right."""
+        batch = self.batches[0]
+        if self.target.training_step is not None or batch.targets is None:
+            return
+
+        def call(model: nn.Module, inputs: Any) -> Any:
+            torch.manual_seed(0)
+            return self._call(model, Batch(inputs, batch.targets))
+
+        state = torch.get_rng_state()
+        try:
+            found = batch_leakage(self.model, call, batch.inputs)
+        except Exception:  # as above
+            found = None
+        finally:
+            torch.set_rng_state(state)
+        if found is not None:
+            self.probes["batch-leakage"] = found
 
 
 def _make_dense(parameters: list[nn.Parameter]) -> None:

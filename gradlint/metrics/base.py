@@ -22,6 +22,7 @@ class Tap(Enum):
     ACTIVATION_GRAD = "activation gradient"
     SIGMOIDAL = "output of a sigmoidal activation and its kind"
     RECTIFIED = "output of a rectifier"
+    ATTENTION = "attention weights, queries by keys"
     WEIGHT = "weight"
     INITIAL_WEIGHT = "weight before training, of two dimensions or more"
     WEIGHT_GRAD = "weight gradient"

@@ -1,0 +1,157 @@
+"""Outputs of one sample that depend on another's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.graph import Operation
+from gradlint.rules.base import Rule
+from gradlint.trace import TensorFacts, Trace
+
+_JOINS = (
+    "IndexAdd", "IndexReduce", "IndexPut", "Index", "Scatter", "Gather", "Sparse", "Segment",
+    "Sort", "Topk", "Cumsum", "Cumprod", "Roll", "Flip", "Unique",
+)  # fmt: skip
+"""Beginnings of the names of operations that let rows meet on purpose."""
+
+
+@dataclass(frozen=True)
+class BatchLeakage(Rule):
+    """A model that mixes the samples of a batch.
+
+    ## What it does
+    After training, in evaluation mode, replaces single samples of a batch by others and
+    turns the batch around. Flags a model in which the outputs of the samples that stayed
+    change by more than `max_leak` of their size, and which does not return the same outputs
+    in the turned order: rows are taken apart and put together wrongly.
+
+    ## Why is this bad?
+    Each prediction is made from parts of other samples, whose labels it has nothing to do
+    with. The loss falls on a fixed batch; on another batch, or on one sample, the model
+    computes something else.
+
+    ## Example
+    ```python
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 16)
+            self.head = nn.Linear(16 * 10, 3)
+
+        def forward(self, x):
+            n, t, c = x.shape
+            h = torch.relu(self.fc(x.view(t, n, c)))
+            return self.head(h.transpose(0, 1).reshape(n, -1))
+
+    model = Net()
+    batch = (torch.randn(32, 10, 8), torch.randint(0, 3, (32,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    Use instead:
+    ```python
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 16)
+            self.head = nn.Linear(16 * 10, 3)
+
+        def forward(self, x):
+            n, t, c = x.shape
+            h = torch.relu(self.fc(x.transpose(0, 1)))
+            return self.head(h.transpose(0, 1).reshape(n, -1))
+
+    model = Net()
+    batch = (torch.randn(32, 10, 8), torch.randint(0, 3, (32,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    ## When it is wrong
+    Samples may be compared on purpose: what does not depend on their order (statistics of
+    the batch, attention over samples) is silent. So are models in which axis 0 is not proven
+    to count samples by one target each (time first, one long sequence, nodes of a graph),
+    scores of all pairs, gathers and scatters, and training steps written by the user.
+
+    ## References
+    - Karpathy (2019), "A recipe for training neural networks": use backprop to chart
+      dependencies; a view in place of a transposition mixes the batch
+    - `max_leak` is a hundred times what float32 rounding adds up to; without a leak the
+      outputs of the other samples stay the same, bit for bit.
+    """
+
+    code: ClassVar = "GL608"
+    name: ClassVar = "batch-leakage"
+    severity: ClassVar = Severity.ERROR
+    stage: ClassVar = Stage.WIRING
+    exact: ClassVar = True
+    help: ClassVar = (
+        "Look for a view or reshape where transpose or permute is meant, and for batch_first of "
+        "a recurrent layer or attention."
+    )
+
+    max_leak: float = 1e-4
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Return why samples cannot be told apart, or None."""
+        if "batch-leakage" not in trace.facts.probes:
+            return "single samples of the batch were not replaced"
+        if trace.facts.synthesized:
+            return "the batch was made up: its axes prove nothing"
+        return super().skip_reason(trace)
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield at most one finding."""
+        seen = trace.facts.probes["batch-leakage"]
+        leak, order = float(seen["leak"]), float(seen["order"])
+        if not (leak > self.max_leak and order > self.max_leak):
+            return
+        if not _counts_samples(trace, int(seen["rows"])):
+            return
+        module = seen.get("module")
+        place = f", first in {module}" if module else ""
+        yield self.finding(
+            module or "",
+            f"replacing one sample changes the outputs of the others by {leak:.2g} of their size"
+            f"{place}: samples of the batch are mixed",
+            trace=trace,
+            evidence={"leak": leak, "order": order, "limit": self.max_leak},
+        )
+
+
+def _counts_samples(trace: Trace, size: int) -> bool:
+    """Whether axis 0 is proven to count independent samples."""
+    facts = trace.facts
+    if not facts.inputs or len(facts.targets) != 1 or not facts.outputs:
+        return False
+    given, target, output = facts.inputs[0], facts.targets[0], facts.outputs[0]
+    if any(t.shape[:1] != (size,) for t in (given, target, output)):
+        return False
+    if size in (*given.shape[1:2], *output.shape[1:]):
+        return False
+    if not (_one_each(target) or len(given.shape) == 4):
+        return False
+    if any(_joins_rows(op, size) for op in trace.graph if not op.in_loss):
+        return False
+    sequences = len(given.shape) > 2 or (given.integral and len(given.shape) == 2)
+    return sequences or _only_reshapes(trace)
+
+
+def _one_each(target: TensorFacts) -> bool:
+    return len(target.shape) == 1 or target.shape[1:] == (1,)
+
+
+def _joins_rows(op: Operation, size: int) -> bool:
+    """Whether rows meet by design: pairs, nodes of a graph, sorting, gathering."""
+    if op.name.startswith(_JOINS) and op.shape[:1] == (size,):
+        return True
+    return op.kind == "matmul" and len(op.shape) == 2 and size in op.shape
+
+
+def _only_reshapes(trace: Trace) -> bool:
+    """Whether rows of features meet nothing that looks along an axis, and some are reshaped."""
+    kinds = {op.kind for op in trace.graph if not op.in_loss}
+    looks = kinds & {"rnn", "matmul", "attention", "conv", "conv_transpose", "softmax"}
+    return not looks and bool(kinds & {"view", "transpose"})

@@ -1,0 +1,106 @@
+"""Attention that looks at one key only, before it has learned anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._chains import initial_value, why_not_initial
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class UnscaledAttention(Rule):
+    """Attention whose softmax is one-hot at initialization.
+
+    ## What it does
+    Measures, at step 0, the largest attention weight of each query that sees at least
+    eight keys. Flags an attention in which its median is above `max_peak`.
+
+    ## Why is this bad?
+    Products of queries and keys have a standard deviation of √d; without the factor 1/√d the
+    softmax picks one key at random and has next to no gradient: queries and keys do not
+    learn where to look.
+
+    ## Example
+    ```python
+    class Attend(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+            for layer in (self.q, self.k):
+                nn.init.xavier_uniform_(layer.weight)
+            self.head = nn.Linear(256, 3)
+
+        def forward(self, x):
+            weights = (self.q(x) @ self.k(x).transpose(1, 2)).softmax(dim=-1)
+            return self.head((weights @ self.v(x)).mean(dim=1))
+
+    model = Attend()
+    batch = (torch.randn(16, 12, 256), torch.randint(0, 3, (16,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    Use instead:
+    ```python
+    class Attend(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+            for layer in (self.q, self.k):
+                nn.init.xavier_uniform_(layer.weight)
+            self.head = nn.Linear(256, 3)
+
+        def forward(self, x):
+            scores = self.q(x) @ self.k(x).transpose(1, 2) / 256**0.5
+            return self.head((scores.softmax(dim=-1) @ self.v(x)).mean(dim=1))
+
+    model = Attend()
+    batch = (torch.randn(16, 12, 256), torch.randint(0, 3, (16,)))
+    loss_fn = nn.CrossEntropyLoss()
+    ```
+
+    ## When it is wrong
+    Weights that were loaded are not judged: trained heads are sharp. Attention built to be
+    hard from the start (a low temperature on purpose) is flagged. Fused attention is measured
+    on a part of its queries and keys, attention inside a compiled region not at all.
+
+    ## References
+    - [0] section 4.3.3; Vaswani et al. (2017), "Attention is all you need", section 3.2.1
+    - Among 24 keys, scores of standard deviation 1 give a median of 0.18, 4 of 0.66, 8 of
+      0.91, 16 of 0.99 (`tests/metrics/test_attention_peak.py`); 0.8 is our choice
+    """
+
+    code: ClassVar = "GL107"
+    name: ClassVar = "unscaled-attention"
+    severity: ClassVar = Severity.WARNING
+    metrics: ClassVar = ("attention_peak",)
+    stage: ClassVar = Stage.INITIALIZATION
+    help: ClassVar = (
+        "Divide the scores by √d, d the size of a head; if they are divided, initialize queries "
+        "and keys smaller, or normalize them."
+    )
+
+    max_peak: float = 0.8
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Return why there is no initialization to judge, or None."""
+        return why_not_initial(trace) or super().skip_reason(trace)
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield a finding for each attention that is one-hot."""
+        peaks = trace.of("attention_peak")
+        for site in peaks.initial.sites:
+            peak = initial_value(trace, "attention_peak", site.path)
+            if peak is None or not peak > self.max_peak:
+                continue
+            yield self.finding(
+                site,
+                f"the median query gives {peak:.0%} of its attention to one key at step 0 (limit "
+                f"{self.max_peak:.0%})",
+                step=0,
+                evidence={"peak": peak, "limit": self.max_peak},
+            )
