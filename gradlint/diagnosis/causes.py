@@ -155,6 +155,12 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "steps too long make weights grow, units die and the loss rise",
     ),
     _mechanism(
+        "depth",
+        "GL101 GL103 GL104 GL202 GL301 GL302",
+        "GL110",
+        "a chain too long for its activations is where a signal or a gradient is lost",
+    ),
+    _mechanism(
         "small-gradient",
         "GL301 GL305",
         f"GL304 GL303 {_PROGRESS}",
