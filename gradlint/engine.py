@@ -303,7 +303,7 @@ class Observer:
             seen = "missing" if gradient is None else "present"
             if facts.gradient != seen:
                 self.facts_of_parameters[path] = replace(facts, gradient=seen)
-            if parameter.numel() == 0 or isinstance(parameter, nn.UninitializedParameter):
+            if is_lazy(parameter) or parameter.numel() == 0:
                 continue
             for metric in metrics_at(Tap.WEIGHT):
                 self._put(metric, site, parameter)

@@ -324,6 +324,25 @@ def test_a_copy_made_while_watched_is_inert(copied: Callable[[nn.Module], nn.Mod
     assert twin(batch()).equal(model(batch()))
 
 
+def test_a_model_that_keeps_its_output_is_saved_while_watched_and_warns_of_nothing() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.fc(x)
+            return self.last
+
+    model = Keeping()
+
+    with Observer(model) as observer, observer.step(0):
+        output = model(batch())
+        torch.save({"state": model.state_dict(), "output": output}, io.BytesIO())
+
+    assert not output._backward_hooks
+
+
 def test_an_average_of_the_weights_copied_in_the_loss_is_not_seen() -> None:
     def loss(model: nn.Module) -> Tensor:
         teacher = copy.deepcopy(model)
@@ -481,6 +500,18 @@ def test_a_step_without_detail_measures_what_rules_always_need() -> None:
     assert not {m for m in metrics if m.startswith("activation_")}
     assert "gradient_kurtosis" not in metrics
     assert "saturated_share" not in metrics
+
+
+def test_the_layers_of_a_decay_are_told_from_the_first_layer_with_a_gradient() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+    nn.init.constant_(model[0].bias, -1000.0)  # dead: no gradient reaches it
+
+    observer = observed(model, squared)
+
+    assert [flow.site.path for flow in observer.flows] == ["2", "4"]
+    assert set(observer.flows[0].layers) == {"3", "4"}
+    assert observer.flows[1].layers == {}
+    assert value(observer, "pre_activation_grad_norm", "0") == 0
 
 
 def test_symmetric_units_are_measured_where_a_layer_has_two() -> None:
@@ -847,6 +878,21 @@ def test_a_lazy_layer_is_known_once_it_has_run() -> None:
     assert value(observer, "gradient_norm", "0.weight") == pytest.approx(
         float(model[0].weight.grad.norm())
     )
+
+
+def test_a_lazy_layer_that_never_runs_is_passed_over() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.spare = nn.Linear(6, 2), nn.LazyLinear(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x)
+
+    observer = observed(Spare(), squared)
+
+    assert observer.facts_of_parameters["spare.weight"].gradient == "missing"
+    assert paths(observer, "weight_norm") == ["fc.weight", "fc.bias"]
 
 
 def test_complex_parameters_are_measured() -> None:

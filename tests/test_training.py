@@ -379,6 +379,15 @@ def test_inputs_a_forward_overwrites_are_whole_at_the_next_step() -> None:
     assert batches[0][0].equal(before)
 
 
+def test_a_compiled_model_is_observed_in_its_original() -> None:
+    compiled = torch.compile(mlp(), backend="eager")
+
+    trace = run(compiled).trace
+
+    assert set(trace.modules) == {"", "0", "1", "2", "3", "4", "5"}
+    assert steps_of(trace, "activation_rms", "0")[-1] == 6
+
+
 def test_a_lazy_model_is_trained() -> None:
     trace = run(lambda: nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))).trace
 
