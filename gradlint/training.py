@@ -21,6 +21,7 @@ from gradlint.hooks.lines import with_lines
 from gradlint.hooks.sites import is_lazy, optimizer_facts
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.probes.batch_leakage import batch_leakage
+from gradlint.probes.future_leakage import declared_causal, future_leakage
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.non_finite import in_tensors, origin
 from gradlint.probes.wiring import unregistered
@@ -164,6 +165,7 @@ class Training:
             detail = {"phase": failure.phase, "type": type(cause).__name__, "message": str(error)}
             running = observer.calls.running
             observer.events.append(Event("exception", self.step, running, detail))
+        self._look_at_targets()
         facts = Facts(
             inputs=merged(self.seen["inputs"]),
             targets=merged(self.seen["targets"]),
@@ -247,6 +249,7 @@ class Training:
                 break
         self._look_at_inputs(self.step)
         self._look_at_rows()
+        self._look_ahead()
 
     def _late(self, started: float) -> bool:
         return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds
@@ -365,10 +368,10 @@ class Training:
 
     def _look_at_inputs(self, steps: int) -> None:
         first = self.batches[0]
-        second = next(
-            (b for b in self.batches[1:] if _shapes(b.inputs) == _shapes(first.inputs)),
-            _rolled(first),
-        )
+        candidates = (*self.batches[1:], _rolled(first))
+        second = next((b for b in candidates if _are_others(first.inputs, b.inputs)), None)
+        if second is None:
+            return  # every batch holds the same inputs: nothing to compare
 
         def call(model: nn.Module, batch: Any) -> Any:
             torch.manual_seed(0)
@@ -383,6 +386,19 @@ class Training:
             torch.set_rng_state(state)
         if found is not None:
             self.probes["input-ignored"] = found
+
+    def _look_at_targets(self) -> None:
+        """Note which batches hold one target value only: `merged` facts no longer tell."""
+        seen = [targets[0] for targets in self.seen["targets"] if len(targets) == 1]
+        constant = [t for t in seen if t.unique == 1]
+        if seen:
+            self.probes["targets"] = {
+                "batches": len(seen),
+                "constant": len(constant),
+                "values": len({t.minimum for t in constant}),
+                "fewest": min(math.prod(t.shape) for t in seen),
+                "all": sum(math.prod(t.shape) for t in seen),
+            }
 
     def _look_at_rows(self) -> None:
         """Ask whether samples of a batch are mixed; a step of the user's own does so by right."""
@@ -403,6 +419,26 @@ class Training:
             torch.set_rng_state(state)
         if found is not None:
             self.probes["batch-leakage"] = found
+
+    def _look_ahead(self) -> None:
+        """Ask whether a model declared causal sees later tokens."""
+        if not declared_causal(self.model):
+            return
+        batch = self.batches[0]
+
+        def call(model: nn.Module, inputs: Any) -> Any:
+            torch.manual_seed(0)
+            return self._call(model, Batch(inputs, batch.targets))
+
+        state = torch.get_rng_state()
+        try:
+            found = future_leakage(self.model, call, batch.inputs)
+        except Exception:  # as above
+            found = None
+        finally:
+            torch.set_rng_state(state)
+        if found is not None:
+            self.probes["future-leakage"] = found
 
 
 def _make_dense(parameters: list[nn.Parameter]) -> None:
@@ -430,8 +466,12 @@ def _rolled(batch: Batch) -> Batch:
     return Batch(tree_map(roll, batch.inputs), batch.targets)
 
 
-def _shapes(value: Any) -> list[tuple[int, ...]]:
-    return [tuple(t.shape) for _, t in named_tensors(value, "input")]
+def _are_others(one: Any, other: Any) -> bool:
+    """Whether two batches' inputs have the same shapes and not the same entries."""
+    pairs = list(zip(named_tensors(one, "input"), named_tensors(other, "input"), strict=False))
+    if any(a.shape != b.shape for (_, a), (_, b) in pairs):
+        return False
+    return any(not torch.equal(a, b) for (_, a), (_, b) in pairs)
 
 
 def _merged_losses(found: list[LossFacts]) -> list[LossFacts]:

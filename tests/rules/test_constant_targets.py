@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.constant_targets import ConstantTargets
+from gradlint.testing import findings_of, trace_of
+from gradlint.trace import LossFacts, TensorFacts, Trace
+
+SORTED = {"batches": 3, "constant": 3, "values": 3, "fewest": 32, "all": 96}
+LABELS = TensorFacts("target", (32,), "int64")
+
+
+def trace(kind: str = "cross_entropy", target: TensorFacts = LABELS, **changes: Any) -> Trace:
+    made_up = changes.pop("synthesized", False)
+    return trace_of(
+        losses=(LossFacts(kind),),
+        targets=(target,),
+        probes={"targets": {**SORTED, **changes}},
+        synthesized=made_up,
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(), [Severity.WARNING], id="sorted"),
+        pytest.param(trace("nll"), [Severity.WARNING], id="sorted-nll"),
+        pytest.param(trace(constant=2), [], id="one-batch-varies"),
+        pytest.param(trace(fewest=8), [Severity.WARNING], id="exactly-enough-samples"),
+        pytest.param(trace(fewest=7), [], id="small-batches"),
+        pytest.param(trace(batches=1, constant=1, values=1), [], id="one-batch"),
+        pytest.param(trace(values=1, all=128), [Severity.NOTE], id="one-class"),
+        pytest.param(trace(values=1, all=127), [], id="a-rare-class-may-be-missing"),
+        pytest.param(trace("bce_with_logits"), [], id="binary"),
+        pytest.param(trace(target=TensorFacts("t", (32, 3), "float32")), [], id="probabilities"),
+        pytest.param(trace(synthesized=True), [], id="made-up"),
+        pytest.param(trace_of(losses=(LossFacts("nll"),)), [], id="not-looked-at"),
+    ],
+)
+def test_labels_that_do_not_vary(observed: Trace, expected: list[Severity]) -> None:
+    assert [found.severity for found in findings_of(ConstantTargets(), observed)] == expected
+
+
+def test_the_message_says_that_the_data_are_sorted() -> None:
+    (found,) = findings_of(ConstantTargets(), trace())
+
+    assert found.message == (
+        "each of 3 batches holds one class only, 3 different ones: the data are sorted by class"
+    )
