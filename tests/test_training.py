@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import gradlint
 from gradlint.errors import MetricError, TargetError, UsageError
 from gradlint.target import from_objects
 from gradlint.trace import Trace
@@ -161,7 +162,7 @@ def test_no_steps_is_the_initialization_alone() -> None:
     trace = run(mlp, steps=0).trace
 
     assert set(trace.steps) == {0}
-    assert trace.facts.probes == {}
+    assert "input-ignored" not in trace.facts.probes
 
 
 def test_time_may_run_out_and_the_last_step_is_still_judged() -> None:
@@ -611,3 +612,12 @@ def test_what_breaks_in_training_is_found_on_any_step(
     assert event.step == step
     assert event.detail["phase"] == phase
     assert event.detail["operation"] == operation
+
+
+def test_batches_with_the_same_inputs_do_not_prove_that_inputs_are_ignored() -> None:
+    inputs = torch.ones(8, 4)
+    batches = [(inputs, torch.randn(8, 1)) for _ in range(3)]
+
+    report = gradlint.check(lambda: nn.Linear(4, 1), batches, nn.functional.mse_loss)
+
+    assert "GL206" not in {found.code for found in report.findings}

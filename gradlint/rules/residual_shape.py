@@ -87,7 +87,11 @@ class ResidualShape(Rule):
             first, second = graph.inputs_of(op)
             if not first.shape or not second.shape or not op.shape:
                 continue
-            why = _table(graph, op, first, second) or _one_feature(graph, op, first, second)
+            why = (
+                _table(graph, op, first, second)
+                or _one_feature(graph, op, first, second)
+                or _samples_as_features(graph, first, second)
+            )
             if why is not None:
                 yield self.finding(
                     op.module,
@@ -166,6 +170,23 @@ def _one_feature(graph: Graph, op: Operation, first: Operation, second: Operatio
         if branch.shape[axis] == last[0].shape[axis] == 1 < trunk.shape[axis]:
             return f"one feature of {last[0].module or 'the branch'} is added to all"
     return None
+
+
+def _samples_as_features(graph: Graph, first: Operation, second: Operation) -> str | None:
+    """Say why a branch of one number a sample is at fault once its feature axis is gone.
+
+    ``(N, U) + (N,)`` aligns samples with features; it runs only where there are as many of
+    the one as of the other.
+    """
+    trunk, branch = sorted((first, second), key=lambda o: -len(o.shape))
+    if len(trunk.shape) != len(branch.shape) + 1 or branch.shape != trunk.shape[:-1]:
+        return None
+    dropped = branch.kind in ("squeeze", "view", "slice") and any(
+        before.shape == (*branch.shape, 1) for before in graph.inputs_of(branch)
+    )
+    if not dropped or trunk.id not in {o.id for o in graph.ancestors(branch)}:
+        return None
+    return "one number of each sample is added to one feature of all"
 
 
 def _axis_put_in(graph: Graph, op: Operation) -> bool:

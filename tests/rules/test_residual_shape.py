@@ -121,3 +121,22 @@ def test_it_is_an_error() -> None:
 
     assert found.severity is Severity.ERROR
     assert found.message == "(8, 16) + (8, 1) gives (8, 16): one feature of 0 is added to all"
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "flagged"),
+    [
+        pytest.param((16, 1), "squeeze", True, id="feature-axis-squeezed-away"),
+        pytest.param((16, 16), "mean", False, id="mean-over-the-batch"),
+        pytest.param((16, 16), "squeeze", False, id="no-axis-of-one"),
+    ],
+)
+def test_samples_lined_up_with_features_are_an_error(last: Shape, kind: str, flagged: bool) -> None:
+    found = messages(
+        op(0, "linear", (16, 16)),
+        op(1, "linear", last, 0),
+        op(2, kind, (16,), 1),
+        addition(3, (16, 16), 0, 2),
+    )
+
+    assert bool(found) is flagged
