@@ -1,0 +1,167 @@
+"""Which models are declared causal, and which of them look ahead."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradlint.probes.future_leakage import declared_causal, future_leakage
+
+IDS = torch.randint(0, 20, (4, 8), generator=torch.Generator().manual_seed(1))
+
+
+class Net(nn.Module):
+    """Embeddings through `body`, then logits, shaped by `end`."""
+
+    def __init__(self, body: Any, end: Any = lambda logits: logits) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 6), nn.Linear(6, 20)
+        self.body, self.end = body, end
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> Any:
+        return self.end(self.head(self.body(self.embed(input_ids))))
+
+
+class Attend(nn.Module):
+    def __init__(self, mask: Tensor | None) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, attn_mask=self.mask)[0]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        width = 3 if options.get("bidirectional") else 6
+        self.rnn = nn.GRU(6, width, batch_first=True, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+
+CAUSAL = torch.ones(8, 8, dtype=torch.bool).triu(1)
+
+
+def run(model: nn.Module, given: Any) -> Any:
+    torch.manual_seed(0)
+    return model(**given) if isinstance(given, dict) else model(given)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(nn.Identity(), id="position-by-position"),
+        pytest.param(Attend(CAUSAL), id="causal-attention"),
+        pytest.param(Recurrent(), id="recurrent"),
+        pytest.param(nn.Dropout(0.5), id="dropout"),
+    ],
+)
+def test_models_that_look_back_do_not_leak(body: nn.Module) -> None:
+    found = future_leakage(Net(body), run, IDS)
+
+    assert found is not None
+    assert found["leak"] == 0.0
+    assert found["change"] > 0.1
+    assert found["module"] is None
+    assert (found["position"], found["length"]) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "module"),
+    [
+        pytest.param(Attend(None), "body.attention", id="mask-forgotten"),
+        pytest.param(Recurrent(bidirectional=True), "body.rnn", id="both-directions"),
+    ],
+)
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda logits: logits, id="logits"),
+        pytest.param(lambda logits: logits.transpose(1, 2), id="classes-first"),
+        pytest.param(lambda logits: logits.flatten(0, 1), id="flat"),
+        pytest.param(lambda logits: {"loss": logits.mean(), "logits": logits}, id="with-loss"),
+    ],
+)
+def test_models_that_look_ahead_leak(body: nn.Module, module: str, end: Any) -> None:
+    found = future_leakage(Net(body, end), run, IDS)
+
+    assert found is not None
+    assert found["leak"] > 1e-3
+    assert found["module"] == module
+
+
+def test_ids_are_found_by_name_and_labels_are_left_alone() -> None:
+    given = {"labels": IDS.clone(), "input_ids": IDS}
+
+    found = future_leakage(Net(Attend(None)), run, given)
+
+    assert found is not None
+    assert found["leak"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pytest.param(IDS[:, :3], id="too-short"),
+        pytest.param(torch.zeros_like(IDS), id="one-token-only"),
+        pytest.param(IDS[0], id="no-batch"),
+    ],
+)
+def test_what_cannot_be_told_is_none(inputs: Tensor) -> None:
+    assert future_leakage(Net(nn.Identity()), run, inputs) is None
+
+
+def test_an_output_of_another_shape_half_precision_or_chance_is_none() -> None:
+    state = torch.Generator()
+
+    assert future_leakage(Net(nn.Identity(), lambda y: y.mean(1)), run, IDS) is None
+    assert future_leakage(Net(nn.Identity(), lambda y: y.bfloat16()), run, IDS) is None
+    noisy = Net(nn.Identity(), lambda y: y + torch.randn(y.shape, generator=state))
+    noisy.__deepcopy__ = lambda memo: noisy
+    assert future_leakage(noisy, run, IDS) is None
+
+
+def test_the_model_stays_as_it_was() -> None:
+    model = Net(Attend(None))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    future_leakage(model, run, IDS)
+
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "declared"),
+    [
+        ("MyForCausalLM", None, True),
+        ("MyLMHeadModel", SimpleNamespace(is_decoder=False), True),
+        ("MyForCausalLM", SimpleNamespace(use_bidirectional_attention=True), False),
+        ("XLNetLMHeadModel", SimpleNamespace(), False),
+        ("MyForMaskedLM", None, False),
+        ("Gpt", None, False),
+    ],
+)
+def test_the_name_of_the_class_declares(name: str, config: Any, declared: bool) -> None:
+    model = type(name, (nn.Module,), {"config": config})()
+
+    assert declared_causal(model) is declared
+
+
+def test_masked_families_declare_in_their_configuration() -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }  # fmt: skip
+
+    for is_decoder in (True, False):
+        config = transformers.BertConfig(**small, is_decoder=is_decoder)
+        assert declared_causal(transformers.BertLMHeadModel(config)) is is_decoder
