@@ -1,0 +1,203 @@
+"""Facts: what is known of a run besides the numbers at its sites and steps, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradlint.finding import Source
+from gradlint.observation import Site
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """What is known of a module without measuring it.
+
+    `calls` is the number of calls in one forward pass. `options` holds the constructor's
+    numbers that rules ask for (``p``, ``eps``, ``num_features``, ``momentum`` …).
+    """
+
+    path: str
+    kind: str
+    depth: int = -1
+    calls: int = 0
+    training: bool = True
+    leaf: bool = True
+    parameters: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
+    source: Source | None = None
+    ours: bool = False
+    """Whether the class is defined in the user's own code."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFacts:
+    """What is known of a parameter without measuring it.
+
+    `gradient` says what backward left: "present", "missing" (``.grad is None``).
+    `aliases` are the other paths of a tied tensor; `in_optimizer` is None if no
+    optimizer was seen.
+    """
+
+    path: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    module: str = ""
+    requires_grad: bool = True
+    gradient: str = "present"
+    in_optimizer: bool | None = None
+    aliases: tuple[str, ...] = ()
+    fan_in: int = 0
+    fan_out: int = 0
+
+    @property
+    def numel(self) -> int:
+        """Number of entries."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """Statistics of one tensor of a batch, an output or a target; never its entries.
+
+    `whole` says that all entries are whole numbers, `unique` is their number of distinct
+    values (capped at 1000). `channel_stds` and `channel_means` are per feature (last
+    axis of a matrix, axis 1 of an image), at most 512 of them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    minimum: float = 0.0
+    maximum: float = 0.0
+    mean: float = 0.0
+    std: float = 0.0
+    non_finite: int = 0
+    whole: bool = False
+    unique: int = 0
+    channel_means: tuple[float, ...] = ()
+    channel_stds: tuple[float, ...] = ()
+
+    @property
+    def floating(self) -> bool:
+        """Whether the dtype is a floating one."""
+        return "float" in self.dtype
+
+    @property
+    def integral(self) -> bool:
+        """Whether the dtype is an integer or boolean one."""
+        return not self.floating and "complex" not in self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class LossFacts:
+    """One loss operation: what entered it and how it reduces.
+
+    `kind` is one of "cross_entropy" (log-softmax and NLL), "nll", "bce",
+    "bce_with_logits", "mse", "l1", "smooth_l1", "huber", "kl_div", "other".
+    `row_sum_min/max` are over the class axis of the output: of the probabilities for a
+    softmax in front, of exp(output) for "nll" (1 proves log-probabilities).
+    """
+
+    kind: str
+    reduction: str = "mean"
+    output: TensorFacts | None = None
+    target: TensorFacts | None = None
+    classes: int | None = None
+    ignore_index: int | None = None
+    operation: int | None = None
+    row_sum_min: float | None = None
+    row_sum_max: float | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerFacts:
+    """The optimizer: its class, its groups' numbers, parameters that are not the model's."""
+
+    kind: str
+    groups: tuple[Mapping[str, Any], ...] = ()
+    foreign: int = 0
+    duplicates: tuple[str, ...] = ()
+    has_state: bool = False
+    probe: bool = False
+    """True for gradlint's own optimizer, used when the user gave none."""
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """Learning rate of each group that has one."""
+        return tuple(float(g["lr"]) for g in self.groups if "lr" in g)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at one place and time.
+
+    Names in use, with their details:
+
+    - "non-finite": `phase` ("input", "target", "parameter", "forward", "loss", "backward",
+      "update"), `operation` (a kind, as in the graph, or torch's name), `value` ("nan" or
+      "inf"), `fed_by` (what entered: "log of 0", "values up to 1e+38").
+    - "exception": `phase` ("forward", "loss", "backward", "optimizer"), `type`, `message`.
+    - "detached-loss", "loss-not-scalar" (`shape`).
+    - "unregistered-module": `attribute`, `kind`, `parameters` (their number), `container`.
+    """
+
+    name: str
+    step: int = 0
+    module: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where the gradient's norm went between the model's output and one weight layer.
+
+    Decades are log10 factors. `decades` maps a kind ("weights", "Sigmoid", "residual",
+    "structural" …) to its share, `layers` maps a module path to its share without the
+    structural part; `decades` sum to log10(target norm / output norm) exactly.
+    """
+
+    step: int
+    site: Site
+    decades: Mapping[str, float]
+    layers: Mapping[str, float] = field(default_factory=dict)
+    norm: float = 0.0
+    output_norm: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Decades lost or won, structural operations included."""
+        return sum(self.decades.values())
+
+    @property
+    def blamed(self) -> float:
+        """Decades lost or won outside structural operations and the loss."""
+        return sum(v for k, v in self.decades.items() if k not in ("structural", "loss"))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything about a run that is not a number at a site and a step."""
+
+    command: str = "check"
+    inputs: tuple[TensorFacts, ...] = ()
+    targets: tuple[TensorFacts, ...] = ()
+    outputs: tuple[TensorFacts, ...] = ()
+    losses: tuple[LossFacts, ...] = ()
+    optimizer: OptimizerFacts | None = None
+    events: tuple[Event, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    synthesized: bool = False
+    """Whether gradlint made up the batch: rules on the data stay silent."""
+    pretrained: bool = False
+    """Whether the weights were loaded or trained before: rules on initialization stay silent."""
+    batch_size: int | None = None
+    tasks: frozenset[str] = frozenset()
