@@ -38,7 +38,8 @@ ARMED_STEPS = 3
 """First training steps whose gains are measured; after them every fifth."""
 
 DETAILED_STEPS = 10
-"""First training steps at which activations are measured; after them every fifth."""
+"""First training steps at which activations are measured; after them every fifth, or an eighth
+of a short training: what persists has to be seen in its second half, too."""
 
 PROBE_LEARNING_RATE = 1e-3
 """Adam's default (Kingma & Ba 2015, section 2): used only where the user gave no optimizer."""
@@ -216,6 +217,7 @@ class Training:
         observer = self.observer
         started = time.monotonic()
         half = max(1, self.plan.steps // 2)
+        every = max(1, min(5, self.plan.steps // 8))
         for step in range(1, self.plan.steps + 1):
             self.step = step
             self.plan.tell("training", step / self.plan.steps)
@@ -225,7 +227,7 @@ class Training:
             armed = step <= ARMED_STEPS or step % 5 == 0
             self.optimizer.zero_grad(set_to_none=True)
             self.model.zero_grad(set_to_none=True)
-            detailed = step <= DETAILED_STEPS or step % 5 == 0
+            detailed = step <= DETAILED_STEPS or step % every == 0
             with observer.step(step, detailed=detailed):
                 if not self._forward_backward(batch, gains=armed):
                     return

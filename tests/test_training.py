@@ -90,12 +90,17 @@ def test_gains_are_measured_on_armed_steps() -> None:
     assert steps_of(trace, "pre_activation_grad_norm", "0") == [0] * INITIAL_BATCHES + armed
 
 
-def test_activations_are_measured_in_detail_at_first_and_then_now_and_then() -> None:
-    trace = run(mlp, steps=17).trace
+@pytest.mark.parametrize(
+    ("steps", "later"), [(40, [15, 20, 25, 30, 35, 40]), (20, [12, 14, 16, 18, 20]), (12, [11, 12])]
+)
+def test_activations_are_measured_in_detail_at_first_and_then_now_and_then(
+    steps: int, later: list[int]
+) -> None:
+    trace = run(mlp, steps=steps).trace
 
-    detailed = [*range(1, DETAILED_STEPS + 1), 15]
+    detailed = [*range(1, DETAILED_STEPS + 1), *later]
     assert steps_of(trace, "activation_rms", "0") == [0, 0, 0, *detailed]
-    assert steps_of(trace, "loss")[3:] == list(range(1, 18))
+    assert steps_of(trace, "loss")[3:] == list(range(1, steps + 1))
 
 
 def test_the_numbers_are_those_of_a_training_by_hand() -> None:
