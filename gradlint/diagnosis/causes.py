@@ -108,7 +108,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     ),
     _mechanism(
         "initialization",
-        "GL101",
+        "GL101 GL108",
         f"GL103 GL104 GL106 GL107 GL201 GL202 GL301 GL302 GL401 GL501 {_SCALE} {_PROGRESS}",
         "a weight scale that does not keep the signal's size changes it at every layer",
     ),

@@ -135,7 +135,7 @@ def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
     """
     weights = [o for o in graph if o.kind in MULTIPLIES and not o.in_loss]
     after = {
-        o.id: [n.id for n in graph.ahead(o, _hands_on) if n.kind in MULTIPLIES and not n.in_loss]
+        o.id: [n.id for n in graph.ahead(o, hands_on) if n.kind in MULTIPLIES and not n.in_loss]
         for o in weights
     }
     left = {o.id for o in weights}
@@ -158,7 +158,8 @@ def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
         yield tuple(links)
 
 
-def _hands_on(op: Operation) -> bool:
+def hands_on(op: Operation) -> bool:
+    """Whether `op` hands the size of a signal on to what reads it."""
     # "x / x.detach().std()" is a scale, too, but no constant: it normalizes.
     constant = op.kind == "scale" and "scalar" in op.attributes
     # So is a matrix that no one learns: the adjacency of a graph.

@@ -7,7 +7,13 @@ import math
 import pytest
 
 from gradlint.graph import Graph, Operation
-from gradlint.rules._chains import chains, following_activation, initial_value, signal, trend_of
+from gradlint.rules._chains import (
+    chains,
+    following_activation,
+    initial_value,
+    signal,
+    trend_of,
+)
 from gradlint.testing import chain, observe, trace_of
 from gradlint.trace import ModuleFacts
 
