@@ -19,7 +19,7 @@ _OPTIONS = (
     "in_channels", "out_channels", "kernel_size", "stride", "groups", "num_groups",
     "num_channels", "normalized_shape", "track_running_stats", "negative_slope", "inplace",
     "num_embeddings", "embedding_dim", "padding_idx", "input_size", "hidden_size", "num_layers",
-    "nonlinearity", "dropout", "bidirectional", "dim", "elementwise_affine",
+    "nonlinearity", "dropout", "bidirectional", "dim", "elementwise_affine", "batch_first",
 )  # fmt: skip
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 

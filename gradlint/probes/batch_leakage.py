@@ -23,9 +23,16 @@ class _Rows:
     def __init__(self, size: int) -> None:
         self.size = size
         self.tensors: dict[str, Tensor] = {}
+        self._state: Tensor | None = None
 
     def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
-        """Nothing to do."""
+        """Note the random state in which the model starts."""
+        if self._state is None:
+            self._state = torch.get_rng_state()
+
+    def random_state(self, default: Tensor) -> Tensor:
+        """Return the random state in which the model started."""
+        return default if self._state is None else self._state
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Keep what the module returned."""
@@ -51,18 +58,24 @@ def batch_leakage(
     Returns:
         ``leak`` (largest relative change of any other sample's output when one sample is
         replaced), ``order`` (relative change of the outputs, put back in order, when the
-        batch is turned around), ``rows``, ``samples``, and ``module`` (the first in which
-        other samples change, or None); None where that cannot be told.
+        batch is turned around), ``rows``, and ``module`` (the first in which other samples
+        change, or None); None where that cannot be told, as where samples leak in a model
+        that draws random numbers: its noise is not turned around with the batch.
     """
     size = _rows(inputs)
     if size is None:
         return None
     twin = copied(model, model).eval()
 
+    draws = False
+
     def outputs(given: Any) -> dict[str, Tensor]:
+        nonlocal draws
         rows = _Rows(size)
+        start = torch.get_rng_state()
         with torch.no_grad(), HookManager(twin, rows):
             run(twin, given)
+        draws = draws or not torch.equal(rows.random_state(start), torch.get_rng_state())
         return rows.tensors
 
     before = outputs(inputs)
@@ -83,6 +96,8 @@ def batch_leakage(
             module = next((path for path, change in changed.items() if path and change > 0), None)
     if not leak:
         return {"leak": 0.0, "order": 0.0, "rows": size, "module": None}
+    if draws:
+        return None
     turned = outputs(tree_map(lambda x: x.flip(0) if _is_batched(x, size) else x, inputs))
     order = _apart(before[""], turned[""].flip(0)) if "" in turned else 0.0
     return {"leak": leak, "order": order, "rows": size, "module": module}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,6 +18,9 @@ _JOINS = (
 )  # fmt: skip
 """Beginnings of the names of operations that let rows meet on purpose."""
 
+_ROUTES = re.compile(r"moe|experts?\b|router|switch|capacity", re.IGNORECASE)
+"""Experts with a capacity: who comes first in the batch is served first."""
+
 
 @dataclass(frozen=True)
 class BatchLeakage(Rule):
@@ -26,7 +30,9 @@ class BatchLeakage(Rule):
     After training, in evaluation mode, replaces single samples of a batch by others and
     turns the batch around. Flags a model in which the outputs of the samples that stayed
     change by more than `max_leak` of their size, and which does not return the same outputs
-    in the turned order: rows are taken apart and put together wrongly.
+    in the turned order: rows are taken apart and put together wrongly. Warns of a model that
+    does, where a `MultiheadAttention` without `batch_first` is given the batch on axis 0:
+    it attends over the samples instead of over the positions of each.
 
     ## Why is this bad?
     Each prediction is made from parts of other samples, whose labels it has nothing to do
@@ -71,9 +77,10 @@ class BatchLeakage(Rule):
 
     ## When it is wrong
     Samples may be compared on purpose: what does not depend on their order (statistics of
-    the batch, attention over samples) is silent. So are models in which axis 0 is not proven
-    to count samples by one target each (time first, one long sequence, nodes of a graph),
-    scores of all pairs, gathers and scatters, and training steps written by the user.
+    the batch, attention over samples that is written as such) is silent. So are models in
+    which axis 0 is not proven to count samples by one target each (time first, one long
+    sequence, nodes of a graph), scores of all pairs, gathers and scatters, experts with a
+    capacity, and training steps written by the user.
 
     ## References
     - Karpathy (2019), "A recipe for training neural networks": use backprop to chart
@@ -106,11 +113,14 @@ class BatchLeakage(Rule):
         """Yield at most one finding."""
         seen = trace.facts.probes["batch-leakage"]
         leak, order = float(seen["leak"]), float(seen["order"])
-        if not (leak > self.max_leak and order > self.max_leak):
+        rows, module = int(seen["rows"]), seen.get("module")
+        if not leak > self.max_leak or not _counts_samples(trace, rows):
             return
-        if not _counts_samples(trace, int(seen["rows"])):
+        if order <= self.max_leak:
+            yield from self._over_samples(trace, rows, module, leak)
             return
-        module = seen.get("module")
+        if any(_ROUTES.search(text) for m in trace.modules.values() for text in (m.path, m.kind)):
+            return
         place = f", first in {module}" if module else ""
         yield self.finding(
             module or "",
@@ -119,6 +129,34 @@ class BatchLeakage(Rule):
             trace=trace,
             evidence={"leak": leak, "order": order, "limit": self.max_leak},
         )
+
+    def _over_samples(
+        self, trace: Trace, rows: int, module: str | None, leak: float
+    ) -> Iterator[Finding]:
+        """Yield a finding if all attention modules take the samples for positions."""
+        attends = [m for m in trace.modules.values() if m.kind == "MultiheadAttention" and m.calls]
+        if module not in [m.path for m in attends] or not _is_sequence(trace.facts.inputs[0]):
+            return
+        for found in attends:
+            shape = found.input_shape or ()
+            if found.options.get("batch_first") is not False or len(shape) != 3:
+                return
+            if shape[0] != rows or shape[1] < 2:
+                return
+        yield self.finding(
+            module,
+            f"attention without batch_first is given {_by(attends[0].input_shape)} and attends "
+            f"over the {rows} samples: replacing one changes the outputs of the others by "
+            f"{leak:.2g} of their size",
+            trace=trace,
+            severity=Severity.WARNING,
+            help="Construct the attention, or its transformer layer, with batch_first=True.",
+            evidence={"leak": leak, "limit": self.max_leak},
+        )
+
+
+def _by(shape: tuple[int, ...] | None) -> str:
+    return " × ".join(str(size) for size in shape or ())
 
 
 def _counts_samples(trace: Trace, size: int) -> bool:
@@ -135,8 +173,12 @@ def _counts_samples(trace: Trace, size: int) -> bool:
         return False
     if any(_joins_rows(op, size) for op in trace.graph if not op.in_loss):
         return False
-    sequences = len(given.shape) > 2 or (given.integral and len(given.shape) == 2)
-    return sequences or _only_reshapes(trace)
+    return _is_sequence(given) or _only_reshapes(trace)
+
+
+def _is_sequence(given: TensorFacts) -> bool:
+    """Whether each row is more than a vector of features."""
+    return len(given.shape) > 2 or (given.integral and len(given.shape) == 2)
 
 
 def _one_each(target: TensorFacts) -> bool:

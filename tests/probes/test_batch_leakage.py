@@ -82,6 +82,7 @@ def test_what_cannot_be_told_is_none() -> None:
     assert probed(torch.relu, X[:3]) is None
     calls: list[int] = []
     assert probed(lambda x: (calls.append(1), x * len(calls))[1]) is None
+    assert probed(lambda x: x - x.mean(0) + torch.randn_like(x)) is None
 
 
 def test_the_model_stays_as_it_was() -> None:

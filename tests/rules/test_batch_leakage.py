@@ -1,3 +1,5 @@
+"""GL608: outputs of one sample that depend on another's input."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -8,7 +10,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.batch_leakage import BatchLeakage
 from gradlint.testing import chain, findings_of, trace_of
-from gradlint.trace import TensorFacts, Trace
+from gradlint.trace import ModuleFacts, TensorFacts, Trace
 
 SERIES = TensorFacts("input", (32, 10, 8), "float32")
 FEATURES = TensorFacts("input", (32, 8), "float32")
@@ -79,4 +81,61 @@ def test_the_message_says_where_and_how_much() -> None:
     assert found.message == (
         "replacing one sample changes the outputs of the others by 0.3 of their size, first in "
         "head: samples of the batch are mixed"
+    )
+
+
+def test_experts_serve_who_comes_first() -> None:
+    observed = trace(modules=[ModuleFacts("layers.0.moe", "TopTwo")])
+
+    assert not findings_of(BatchLeakage(), observed)
+
+
+def attends(
+    *shapes: tuple[int, ...],
+    order: float = 1e-7,
+    batch_first: bool = False,
+    module: str = "0.attention",
+    **facts: Any,
+) -> Trace:
+    """Attention that returns the same whatever the order of the samples."""
+    modules = [
+        ModuleFacts(f"{i}.attention", "MultiheadAttention", calls=1, input_shape=shape,
+                    options={"batch_first": batch_first})
+        for i, shape in enumerate(shapes)
+    ]  # fmt: skip
+    seen = {"leak": 0.3, "order": order, "rows": 32, "module": module}
+    return trace(modules=modules, probes={"batch-leakage": seen}, **facts)
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(attends((32, 10, 8)), True, id="batch-first-forgotten"),
+        pytest.param(attends((32, 10, 8), (32, 10, 8)), True, id="in-every-layer"),
+        pytest.param(attends((32, 10, 8), (10, 32, 8)), False, id="over-both-axes-in-turn"),
+        pytest.param(attends((32, 10, 8), batch_first=True), False, id="batch-first"),
+        pytest.param(attends((32, 1, 8)), False, id="over-samples-on-purpose"),
+        pytest.param(attends((32, 8)), False, id="unbatched"),
+        pytest.param(attends((32, 10, 8), module="norm"), False, id="statistics-of-the-batch"),
+        pytest.param(
+            attends((32, 10, 8), inputs=(FEATURES,), kinds="linear view"), False, id="features"
+        ),
+        pytest.param(attends((32, 10, 8), targets=shaped(shape=(32, 10))), False, id="time-first"),
+        pytest.param(attends(), False, id="written-by-hand"),
+    ],
+)
+def test_attention_over_samples_counts_where_it_is_a_forgotten_option(
+    observed: Trace, flagged: bool
+) -> None:
+    assert bool(findings_of(BatchLeakage(), observed)) is flagged
+
+
+def test_a_forgotten_batch_first_is_a_warning_that_says_so() -> None:
+    (found,) = findings_of(BatchLeakage(), attends((32, 10, 8)))
+
+    assert found.severity is Severity.WARNING
+    assert found.module == "0.attention"
+    assert found.message == (
+        "attention without batch_first is given 32 × 10 × 8 and attends over the 32 samples: "
+        "replacing one changes the outputs of the others by 0.3 of their size"
     )
