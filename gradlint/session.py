@@ -20,12 +20,13 @@ from gradlint.diagnosis.judge import Judgement, combine, judge
 from gradlint.diagnosis.trials import try_cures
 from gradlint.errors import NotObservedError, UsageError
 from gradlint.finding import Severity
+from gradlint.plan import Plan, Run, instantiate
 from gradlint.report import Report, build_report
 from gradlint.target import Target, from_objects
 from gradlint.target.locate import locate
 from gradlint.target.sources import module_sources
 from gradlint.trace import Trace
-from gradlint.training import Plan, Run, Training, instantiate
+from gradlint.training import Training
 
 SEEDS = 3
 """Seeds under which initialization is looked at; an error must return in most of them."""

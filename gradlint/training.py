@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from gradlint.engine import Observer
-from gradlint.errors import GradlintError, TargetError, UsageError
-from gradlint.finding import Source
+from gradlint.errors import GradlintError, TargetError
 from gradlint.hooks import loss as losses
 from gradlint.hooks.lines import with_lines
+from gradlint.hooks.merge import merged_losses
 from gradlint.hooks.sites import is_lazy, optimizer_facts
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
-from gradlint.probes.batch_leakage import batch_leakage
-from gradlint.probes.future_leakage import declared_causal, future_leakage
-from gradlint.probes.input_ignored import input_ignored
+from gradlint.plan import Plan, Run, TargetRaisedError, probe_optimizer
 from gradlint.probes.non_finite import in_tensors, origin
+from gradlint.probes.questions import ask, of_targets
 from gradlint.probes.wiring import unregistered
 from gradlint.target.batches import Batch
 from gradlint.target.target import Target
-from gradlint.target.trial import copied
 from gradlint.target.user_code import say
-from gradlint.trace import Event, Facts, LossFacts, TensorFacts, Trace
+from gradlint.target.variants import copied_batch
+from gradlint.trace import Event, Facts, LossFacts, TensorFacts
 
 INITIAL_BATCHES = 3
 """Batches of the initialization pass: one batch's accident must not look like the model's."""
@@ -40,77 +37,6 @@ ARMED_STEPS = 3
 DETAILED_STEPS = 10
 """First training steps at which activations are measured; after them every fifth, or an eighth
 of a short training: what persists has to be seen in its second half, too."""
-
-PROBE_LEARNING_RATE = 1e-3
-"""Adam's default (Kingma & Ba 2015, section 2): used only where the user gave no optimizer."""
-
-
-@dataclass
-class Plan:
-    """How one run is made."""
-
-    steps: int = 40
-    seconds: float | None = 15.0
-    precision: str | None = None
-    progress: Callable[[str, float], None] | None = None
-    sources: Callable[[nn.Module], Mapping[str, Source]] | None = None
-    pretrained: bool = False
-
-    def tell(self, what: str, share: float) -> None:
-        """Report progress, in ``[0, 1]``."""
-        if self.progress is not None:
-            self.progress(what, share)
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context the forward runs in."""
-        if self.precision is None:
-            return nullcontext()
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        return torch.autocast(device.type, dtype=dtype)
-
-
-@dataclass
-class _TargetRaisedError(Exception):
-    """The target raised; what was observed until then is kept."""
-
-    phase: str
-    error: TargetError
-
-
-@dataclass
-class Run:
-    """What one run gave: its trace and, if the target raised, what."""
-
-    trace: Trace
-    error: TargetError | None = None
-    assumed: dict[str, str] = field(default_factory=dict)
-
-
-def instantiate(
-    target: Target, device: str | None
-) -> tuple[nn.Module, torch.optim.Optimizer | None]:
-    """Return a model and its optimizer that gradlint may train: fresh, or a copy of the given.
-
-    Raises:
-        UsageError: If a given model cannot be copied.
-    """
-    model = target.build()
-    optimizer = None
-    if not target.rebuildable:
-        try:
-            model, optimizer = copied((model, target.optimizer), model)
-        except Exception as error:
-            raise UsageError(
-                f"expected {target.object} to be a model that can be copied, got {error}; name a "
-                "function or a class that builds it"
-            ) from error
-        for parameter in model.parameters():
-            parameter.grad = None
-    if device is not None:
-        model = model.to(device)
-    if optimizer is None and target.build_optimizer is not None:
-        optimizer = target.build_optimizer(model)
-    return model.train(), optimizer
 
 
 class Training:
@@ -131,7 +57,7 @@ class Training:
         self.device = first.device if first is not None else torch.device("cpu")
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.given = optimizer is not None
-        self.optimizer = optimizer or self._probe_optimizer()
+        self.optimizer = optimizer or probe_optimizer(self.trainable)
         self.batches = target.batches(model, seed)
         sources = plan.sources(model) if plan.sources else None
         self.observer = Observer(model, optimizer, sources=sources)
@@ -144,11 +70,6 @@ class Training:
         self.finite = True
         self.step = 0
 
-    def _probe_optimizer(self) -> torch.optim.Optimizer | None:
-        if not self.trainable:
-            return None
-        return torch.optim.Adam(self.trainable, lr=PROBE_LEARNING_RATE)
-
     def run(self) -> Run:
         """Observe initialization, then train; the model is changed."""
         observer = self.observer
@@ -160,18 +81,20 @@ class Training:
                 self._check_parameters()
                 if self._initialize():
                     self._train()
-        except _TargetRaisedError as failure:
+        except TargetRaisedError as failure:
             error = failure.error
             cause = error.__cause__ or error
             detail = {"phase": failure.phase, "type": type(cause).__name__, "message": str(error)}
             running = observer.calls.running
             observer.events.append(Event("exception", self.step, running, detail))
-        self._look_at_targets()
+        targets = of_targets(self.seen["targets"])
+        if targets is not None:
+            self.probes["targets"] = targets
         facts = Facts(
             inputs=merged(self.seen["inputs"]),
             targets=merged(self.seen["targets"]),
             outputs=merged(self.seen["outputs"]),
-            losses=tuple(_merged_losses(self.losses)),
+            losses=tuple(merged_losses(self.losses)),
             optimizer=optimizer,
             probes=self.probes,
             synthesized=self.target.synthesized,
@@ -249,9 +172,8 @@ class Training:
                 observer.read()
             if over:
                 break
-        self._look_at_inputs(self.step)
-        self._look_at_rows()
-        self._look_ahead()
+        own_step = self.target.training_step is not None
+        self.probes |= ask(self.model, self.batches, self._call, self.step, own_step=own_step)
 
     def _late(self, started: float) -> bool:
         return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds
@@ -275,7 +197,7 @@ class Training:
             if not any(self.seen["outputs"]):
                 self._note("outputs", observer.outputs, "output")
             phase = "loss" if in_loss or observer.outputs is not None else "forward"
-            raise _TargetRaisedError(phase, error) from error
+            raise TargetRaisedError(phase, error) from error
         if facts:
             self._note("outputs", outputs, "output")
         observer.forward_done(loss, gains=gains)
@@ -294,13 +216,13 @@ class Training:
         except Exception as error:
             failure = TargetError(f"expected backward to run from the loss, got {say(error)}")
             failure.__cause__ = error
-            raise _TargetRaisedError("backward", failure) from error
+            raise TargetRaisedError("backward", failure) from error
         return True
 
     def _call(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any, Any]:
         """Run forward and loss as the training does; the batch stays as it is."""
         with self.plan.autocast(self.device):
-            return self.target.call(model, _copied(batch))
+            return self.target.call(model, copied_batch(batch))
 
     def _note(self, which: str, value: Any, name: str) -> None:
         tensors = named_tensors(value, name)
@@ -332,14 +254,14 @@ class Training:
         except GradlintError as error:
             if not isinstance(error, TargetError):
                 raise
-            raise _TargetRaisedError("optimizer", error) from error
+            raise TargetRaisedError("optimizer", error) from error
         except Exception as error:
             name = type(optimizer).__name__
             failure = TargetError(
                 f"expected {name}.step to run without arguments, got {say(error)}"
             )
             failure.__cause__ = error
-            raise _TargetRaisedError("optimizer", failure) from error
+            raise TargetRaisedError("optimizer", failure) from error
 
     # -- what is not finite -----------------------------------------------------------
 
@@ -366,140 +288,9 @@ class Training:
         )
         self.observer.events.append(event)
 
-    # -- probes -----------------------------------------------------------------------
-
-    def _look_at_inputs(self, steps: int) -> None:
-        first = self.batches[0]
-        candidates = (*self.batches[1:], _rolled(first))
-        second = next((b for b in candidates if _are_others(first.inputs, b.inputs)), None)
-        if second is None:
-            return  # every batch holds the same inputs: nothing to compare
-
-        def call(model: nn.Module, batch: Any) -> Any:
-            torch.manual_seed(0)
-            return self._call(model, batch)
-
-        state = torch.get_rng_state()
-        try:
-            found = input_ignored(self.model, call, first, second, steps)
-        except Exception:  # a model that cannot run in evaluation mode is not what is asked here
-            found = None
-        finally:
-            torch.set_rng_state(state)
-        if found is not None:
-            self.probes["input-ignored"] = found
-
-    def _look_at_targets(self) -> None:
-        """Note which batches hold one target value only: `merged` facts no longer tell."""
-        seen = [targets[0] for targets in self.seen["targets"] if len(targets) == 1]
-        constant = [t for t in seen if t.unique == 1]
-        if seen:
-            self.probes["targets"] = {
-                "batches": len(seen),
-                "constant": len(constant),
-                "values": len({t.minimum for t in constant}),
-                "fewest": min(math.prod(t.shape) for t in seen),
-                "all": sum(math.prod(t.shape) for t in seen),
-            }
-
-    def _look_at_rows(self) -> None:
-        """Ask whether samples of a batch are mixed; a step of the user's own does so by right."""
-        batch = self.batches[0]
-        if self.target.training_step is not None or batch.targets is None:
-            return
-
-        def call(model: nn.Module, inputs: Any) -> Any:
-            torch.manual_seed(0)
-            return self._call(model, Batch(inputs, batch.targets))
-
-        state = torch.get_rng_state()
-        try:
-            found = batch_leakage(self.model, call, batch.inputs)
-        except Exception:  # as above
-            found = None
-        finally:
-            torch.set_rng_state(state)
-        if found is not None:
-            self.probes["batch-leakage"] = found
-
-    def _look_ahead(self) -> None:
-        """Ask whether a model declared causal sees later tokens."""
-        if not declared_causal(self.model):
-            return
-        batch = self.batches[0]
-
-        def call(model: nn.Module, inputs: Any) -> Any:
-            torch.manual_seed(0)
-            return self._call(model, Batch(inputs, batch.targets))
-
-        state = torch.get_rng_state()
-        try:
-            found = future_leakage(self.model, call, batch.inputs)
-        except Exception:  # as above
-            found = None
-        finally:
-            torch.set_rng_state(state)
-        if found is not None:
-            self.probes["future-leakage"] = found
-
 
 def _make_dense(parameters: list[nn.Parameter]) -> None:
     """Make sparse gradients dense: gradlint's own Adam takes no others, the user's may not."""
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.layout is not torch.strided:
             parameter.grad = parameter.grad.to_dense()
-
-
-def _copied(batch: Batch) -> Batch:
-    """Return a batch whose tensors a forward may overwrite."""
-
-    def copy_leaf(leaf: Any) -> Any:
-        return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-    return Batch(tree_map(copy_leaf, batch.inputs), tree_map(copy_leaf, batch.targets))
-
-
-def _rolled(batch: Batch) -> Batch:
-    """Return the batch with every sample's input exchanged for its neighbor's."""
-
-    def roll(leaf: Any) -> Any:
-        return leaf.roll(1, 0) if isinstance(leaf, Tensor) and leaf.ndim else leaf
-
-    return Batch(tree_map(roll, batch.inputs), batch.targets)
-
-
-def _are_others(one: Any, other: Any) -> bool:
-    """Whether two batches' inputs have the same shapes and not the same entries."""
-    pairs = list(zip(named_tensors(one, "input"), named_tensors(other, "input"), strict=False))
-    if any(a.shape != b.shape for (_, a), (_, b) in pairs):
-        return False
-    return any(not torch.equal(a, b) for (_, a), (_, b) in pairs)
-
-
-def _merged_losses(found: list[LossFacts]) -> list[LossFacts]:
-    """Merge the facts of one loss over batches, so that the widest ranges are known."""
-    by_place: dict[tuple[str, int | None], LossFacts] = {}
-    for facts in found:
-        key = (facts.kind, facts.operation)
-        known = by_place.get(key)
-        if known is None:
-            by_place[key] = facts
-            continue
-        by_place[key] = replace(
-            known,
-            output=_widest(known.output, facts.output),
-            target=_widest(known.target, facts.target),
-            row_sum_min=_of(min, known.row_sum_min, facts.row_sum_min),
-            row_sum_max=_of(max, known.row_sum_max, facts.row_sum_max),
-        )
-    return list(by_place.values())
-
-
-def _of(choose: Callable[[float, float], float], a: float | None, b: float | None) -> float | None:
-    return choose(a, b) if a is not None and b is not None else (a if b is None else b)
-
-
-def _widest(a: TensorFacts | None, b: TensorFacts | None) -> TensorFacts | None:
-    if a is None or b is None:
-        return a or b
-    return merged([(a,), (b,)])[0]

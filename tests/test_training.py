@@ -15,17 +15,10 @@ from torch.nn import functional as F
 
 import gradlint
 from gradlint.errors import MetricError, TargetError, UsageError
+from gradlint.plan import Plan, Run, instantiate
 from gradlint.target import from_objects
 from gradlint.trace import Trace
-from gradlint.training import (
-    ARMED_STEPS,
-    DETAILED_STEPS,
-    INITIAL_BATCHES,
-    Plan,
-    Run,
-    Training,
-    instantiate,
-)
+from gradlint.training import ARMED_STEPS, DETAILED_STEPS, INITIAL_BATCHES, Training
 from tests.observing import FAMILIES, mlp
 
 Batches = list[tuple[Tensor, Tensor]]

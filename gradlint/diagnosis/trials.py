@@ -12,9 +12,10 @@ from gradlint.diagnosis.judge import Judgement
 from gradlint.diagnosis.remedies import REMEDIES, Patient, Remedy
 from gradlint.errors import GradlintError
 from gradlint.finding import Cure, Finding, Severity
+from gradlint.plan import Plan, instantiate
 from gradlint.target.target import Target
 from gradlint.trace import Trace
-from gradlint.training import Plan, Training, instantiate
+from gradlint.training import Training
 
 MOST_CAUSES = 2
 """Causes for which cures are tried: each trial costs a training."""

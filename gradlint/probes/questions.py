@@ -1,0 +1,85 @@
+"""Questions asked of a model after its training: each an extra pass on a copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradlint.probes.batch_leakage import batch_leakage
+from gradlint.probes.future_leakage import declared_causal, future_leakage
+from gradlint.probes.input_ignored import input_ignored
+from gradlint.target.batches import Batch
+from gradlint.target.variants import are_others, rolled
+from gradlint.trace import TensorFacts
+
+Call = Callable[[nn.Module, Batch], Any]
+Observed = Mapping[str, Any] | None
+
+
+def ask(
+    model: nn.Module, batches: Sequence[Batch], call: Call, steps: int, *, own_step: bool
+) -> dict[str, Mapping[str, Any]]:
+    """Return what the probes observed, by their names.
+
+    Args:
+        model: The trained model; unchanged.
+        batches: Batches of the training, at least one.
+        call: Runs forward and loss.
+        steps: Training steps made before.
+        own_step: Whether the user's own step computes the loss: it may mix samples.
+    """
+    first = batches[0]
+
+    def with_inputs(model: nn.Module, inputs: Any) -> Any:
+        return call(model, Batch(inputs, first.targets))
+
+    asked: dict[str, Callable[[], Observed]] = {}
+    candidates = (*batches[1:], rolled(first))
+    second = next((b for b in candidates if are_others(first.inputs, b.inputs)), None)
+    if second is not None:  # else every batch holds the same inputs: nothing to compare
+        asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
+    if not own_step and first.targets is not None:
+        asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)
+    if declared_causal(model):
+        asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)
+    answers = {name: _answer(question) for name, question in asked.items()}
+    return {name: found for name, found in answers.items() if found is not None}
+
+
+def _seeded(call: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:
+    """Return `call` with the same random numbers each time: only the inputs differ."""
+
+    def seeded(model: nn.Module, batch: Any) -> Any:
+        torch.manual_seed(0)
+        return call(model, batch)
+
+    return seeded
+
+
+def _answer(question: Callable[[], Observed]) -> Observed:
+    state = torch.get_rng_state()
+    try:
+        return question()
+    except Exception:  # a model that cannot run in evaluation mode is not what is asked here
+        return None
+    finally:
+        torch.set_rng_state(state)
+
+
+def of_targets(batches: Sequence[tuple[TensorFacts, ...]]) -> Observed:
+    """Return which batches hold one target value only: merged facts no longer tell."""
+    seen = [targets[0] for targets in batches if len(targets) == 1]
+    if not seen:
+        return None
+    constant = [t for t in seen if t.unique == 1]
+    return {
+        "batches": len(seen),
+        "constant": len(constant),
+        "values": len({t.minimum for t in constant}),
+        "fewest": min(math.prod(t.shape) for t in seen),
+        "all": sum(math.prod(t.shape) for t in seen),
+    }
