@@ -85,7 +85,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "input-scale",
         "GL606",
-        f"GL104 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL615 {_SCALE} {_PROGRESS}",
+        f"GL104 GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL615 {_SCALE} {_PROGRESS}",
         "large inputs make large pre-activations, which saturate, die or overflow",
     ),
     _mechanism(
@@ -127,14 +127,26 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "large-signal",
         "GL104 GL106",
-        f"GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL603 GL606 GL615 {_SCALE} {_PROGRESS}",
+        f"GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL603 GL606 GL615 {_SCALE} {_PROGRESS}",
         "a signal that grows with depth saturates, overflows and makes large gradients",
     ),
     _mechanism(
         "normalization",
-        "GL801 GL802 GL809 GL109 GL113 GL808 GL608",
+        "GL801 GL802 GL809 GL109 GL113 GL808",
         f"GL201 GL301 GL302 {_SCALE} {_PROGRESS}",
         "what is normalized over too little, or over the wrong axis, is a constant",
+    ),
+    _mechanism(
+        "mixed-samples",
+        "GL608",
+        _PROGRESS,
+        "an output made from other samples has little to do with its own target",
+    ),
+    _mechanism(
+        "one-hot-attention",
+        "GL107",
+        f"GL205 GL301 {_SCALE} {_PROGRESS}",
+        "a softmax that is one-hot passes next to no gradient to queries and keys",
     ),
     _mechanism(
         "flat-activation",
