@@ -20,8 +20,9 @@ from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
+from gradlint.hooks.parameters import ParameterReader
 from gradlint.hooks.saved import activation_of
-from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis, units_first
+from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
 from gradlint.metrics.base import sampled
@@ -53,9 +54,11 @@ class Observer:
         self.model = model
         self.modules = dict(model.named_modules())
         self.facts_of_modules = module_facts(model, sources)
-        self.facts_of_parameters = parameter_facts(model, optimizer)
+        self._depths: dict[str, int] = {}
+        self.weights = ParameterReader(model, optimizer, self._put, self._depths)
+        self.facts_of_parameters = self.weights.facts
         self._lazy = [path for path, p in model.named_parameters() if is_lazy(p)]
-        self.parameters = dict(model.named_parameters())
+        self.parameters = self.weights.parameters
         self.graph = Graph()
         """Structure of the first forward."""
         self.graph_of_step = self.graph
@@ -72,8 +75,6 @@ class Observer:
         self._pending: list[tuple[str, Site, Tensor]] = []
         self._windows: dict[str, tuple[Site, Tensor, int]] = {}
         self._recorder: GainRecorder | None = None
-        self._before: dict[str, Tensor] = {}
-        self._depths: dict[str, int] = {}
         self._reading = True
         self._detailed = True
         self._in_backward = False
@@ -92,7 +93,7 @@ class Observer:
         self._stack.close()
         self._close_step()
         self.outputs = None
-        self._before = {}
+        self.weights.forget()
         self._pending.clear()
 
     def _close_step(self) -> None:
@@ -294,90 +295,19 @@ class Observer:
 
     def gradients(self, *, initial: bool = False, symmetry: bool = False) -> None:
         """Measure every parameter's gradient, and at `initial` the weights themselves."""
-        norms: list[Tensor] = []
-        gradient_norm = all_metrics()["gradient_norm"]
-        for path, parameter in self.parameters.items():
-            site = self.parameter_site(path)
-            gradient = parameter.grad
-            facts = self.facts_of_parameters[path]
-            seen = "missing" if gradient is None else "present"
-            if facts.gradient != seen:
-                self.facts_of_parameters[path] = replace(facts, gradient=seen)
-            if is_lazy(parameter) or parameter.numel() == 0:
-                continue
-            for metric in metrics_at(Tap.WEIGHT):
-                self._put(metric, site, parameter)
-            if initial:
-                ordered = units_first(parameter.detach(), self.modules.get(site.module))
-                for metric in metrics_at(Tap.INITIAL_WEIGHT):
-                    if parameter.ndim >= 2 or metric.name != "init_gain":
-                        self._put(metric, site, ordered)
-            if gradient is None or gradient.numel() == 0:
-                continue
-            norm = gradient_norm(gradient)
-            norms.append(norm)
-            for metric in metrics_at(Tap.WEIGHT_GRAD):
-                if metric is gradient_norm:
-                    self._pending.append((metric.name, site, norm))
-                elif self._detailed:
-                    self._put(metric, site, gradient)
-            self._measure_pair(site, parameter, gradient, symmetry=initial or symmetry)
-        if norms:
-            home = norms[0].device
-            self._put(
-                all_metrics()["total_gradient_norm"],
-                MODEL,
-                torch.stack([n.to(home) for n in norms]),
-            )
-
-    def _measure_pair(
-        self, site: Site, parameter: Tensor, gradient: Tensor, *, symmetry: bool
-    ) -> None:
-        for metric in metrics_at(Tap.WEIGHT_AND_GRAD):
-            if metric.name != "symmetric_share":
-                self._put(metric, site, parameter, gradient)
-        if symmetry:
-            self._measure_symmetry(site, parameter, gradient)
-
-    def _measure_symmetry(self, site: Site, parameter: Tensor, gradient: Tensor) -> None:
-        module = self.modules.get(site.module)
-        # Rows of an embedding that the batch does not hold have no gradient, by design.
-        embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-        if embedding or parameter.ndim < 2 or gradient.is_sparse:
-            return
-        weight = units_first(parameter.detach(), module)
-        if weight.shape[0] >= 2:
-            metric = all_metrics()["symmetric_share"]
-            self._put(metric, site, weight, units_first(gradient.detach(), module))
+        self.weights.gradients(initial=initial, symmetry=symmetry, detailed=self._detailed)
 
     def symmetry(self) -> None:
         """Measure, after the last step, which units are still copies of each other."""
-        for path, parameter in self.parameters.items():
-            if parameter.grad is not None and parameter.numel():
-                site = self.parameter_site(path)
-                self._measure_symmetry(site, parameter, parameter.grad)
-
-    def parameter_site(self, path: str) -> Site:
-        """Return the site of a parameter."""
-        module = path.rpartition(".")[0]
-        return Site(path, "parameter", self._depths.get(module, len(self._depths)), module)
-
-    # -- the update -------------------------------------------------------------------
+        self.weights.symmetry()
 
     def before_update(self) -> None:
         """Keep the weights, to tell the true update."""
-        self._before = {
-            path: parameter.detach().clone()
-            for path, parameter in self.parameters.items()
-            if parameter.grad is not None and parameter.numel()
-        }
+        self.weights.before_update()
 
     def after_update(self) -> None:
         """Measure what the optimizer step changed."""
-        for path, before in self._before.items():
-            for metric in metrics_at(Tap.UPDATE):
-                self._put(metric, self.parameter_site(path), before, self.parameters[path])
-        self._before = {}
+        self.weights.after_update()
 
     def learning_rates(self, rates: Iterable[float]) -> None:
         """Note the largest of the optimizer's learning rates."""

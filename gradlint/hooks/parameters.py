@@ -1,0 +1,130 @@
+"""The parameter side of a step: gradients, weights and what an update changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.hooks.sites import is_lazy, parameter_facts, units_first
+from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
+from gradlint.trace import MODEL, Site
+
+Put = Callable[..., None]
+"""``put(metric, site, *tensors)``: measures, and keeps the scalar until it is read."""
+
+
+class ParameterReader:
+    """Measures the parameters of one model; `facts` and `parameters` are by path."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        put: Put,
+        depths: Mapping[str, int],
+    ) -> None:
+        self.modules = dict(model.named_modules())
+        self.parameters = dict(model.named_parameters())
+        self.facts = parameter_facts(model, optimizer)
+        self._put = put
+        self._depths = depths
+        self._before: dict[str, Tensor] = {}
+
+    def forget(self) -> None:
+        """Drop the weights kept for an update that did not come."""
+        self._before = {}
+
+    def gradients(
+        self, *, initial: bool = False, symmetry: bool = False, detailed: bool = True
+    ) -> None:
+        """Measure every parameter's gradient, and at `initial` the weights themselves."""
+        norms: list[Tensor] = []
+        gradient_norm = all_metrics()["gradient_norm"]
+        for path, parameter in self.parameters.items():
+            site = self.site(path)
+            gradient = parameter.grad
+            facts = self.facts[path]
+            seen = "missing" if gradient is None else "present"
+            if facts.gradient != seen:
+                self.facts[path] = replace(facts, gradient=seen)
+            if is_lazy(parameter) or parameter.numel() == 0:
+                continue
+            for metric in metrics_at(Tap.WEIGHT):
+                self._put(metric, site, parameter)
+            if initial:
+                ordered = units_first(parameter.detach(), self.modules.get(site.module))
+                for metric in metrics_at(Tap.INITIAL_WEIGHT):
+                    if parameter.ndim >= 2 or metric.name != "init_gain":
+                        self._put(metric, site, ordered)
+            if gradient is None or gradient.numel() == 0:
+                continue
+            norm = gradient_norm(gradient)
+            norms.append(norm)
+            for metric in metrics_at(Tap.WEIGHT_GRAD):
+                if metric is gradient_norm:
+                    self._put(_already(metric), site, norm)
+                elif detailed:
+                    self._put(metric, site, gradient)
+            self._measure_pair(site, parameter, gradient, symmetry=initial or symmetry)
+        if norms:
+            home = norms[0].device
+            self._put(
+                all_metrics()["total_gradient_norm"],
+                MODEL,
+                torch.stack([n.to(home) for n in norms]),
+            )
+
+    def _measure_pair(
+        self, site: Site, parameter: Tensor, gradient: Tensor, *, symmetry: bool
+    ) -> None:
+        for metric in metrics_at(Tap.WEIGHT_AND_GRAD):
+            if metric.name != "symmetric_share":
+                self._put(metric, site, parameter, gradient)
+        if symmetry:
+            self._measure_symmetry(site, parameter, gradient)
+
+    def _measure_symmetry(self, site: Site, parameter: Tensor, gradient: Tensor) -> None:
+        module = self.modules.get(site.module)
+        # Rows of an embedding that the batch does not hold have no gradient, by design.
+        embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        if embedding or parameter.ndim < 2 or gradient.is_sparse:
+            return
+        weight = units_first(parameter.detach(), module)
+        if weight.shape[0] >= 2:
+            metric = all_metrics()["symmetric_share"]
+            self._put(metric, site, weight, units_first(gradient.detach(), module))
+
+    def symmetry(self) -> None:
+        """Measure, after the last step, which units are still copies of each other."""
+        for path, parameter in self.parameters.items():
+            if parameter.grad is not None and parameter.numel():
+                site = self.site(path)
+                self._measure_symmetry(site, parameter, parameter.grad)
+
+    def site(self, path: str) -> Site:
+        """Return the site of a parameter."""
+        module = path.rpartition(".")[0]
+        return Site(path, "parameter", self._depths.get(module, len(self._depths)), module)
+
+    def before_update(self) -> None:
+        """Keep the weights, to tell the true update."""
+        self._before = {
+            path: parameter.detach().clone()
+            for path, parameter in self.parameters.items()
+            if parameter.grad is not None and parameter.numel()
+        }
+
+    def after_update(self) -> None:
+        """Measure what the optimizer step changed."""
+        for path, before in self._before.items():
+            for metric in metrics_at(Tap.UPDATE):
+                self._put(metric, self.site(path), before, self.parameters[path])
+        self._before = {}
+
+
+def _already(metric: Metric) -> Metric:
+    """Return a metric of the same name for a value that was measured before."""
+    return replace(metric, function=lambda value: value)
