@@ -10,13 +10,16 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import Operation
 from gradlint.rules.base import Rule
-from gradlint.trace import TensorFacts, Trace
+from gradlint.trace import ModuleFacts, TensorFacts, Trace
 
 _JOINS = (
     "IndexAdd", "IndexReduce", "IndexPut", "Index", "Scatter", "Gather", "Sparse", "Segment",
-    "Sort", "Topk", "Cumsum", "Cumprod", "Roll", "Flip", "Unique",
+    "Sort", "Topk", "Cumsum", "Cumprod", "Roll", "Flip", "Unique", "CopySlices",
 )  # fmt: skip
 """Beginnings of the names of operations that let rows meet on purpose."""
+
+_ALONG = frozenset({"RNN", "LSTM", "GRU", "Conv1d", "MultiheadAttention", "TransformerEncoder"})
+"""Modules that look along an axis."""
 
 _ROUTES = re.compile(r"moe|experts?\b|router|switch|capacity", re.IGNORECASE)
 """Experts with a capacity: who comes first in the batch is served first."""
@@ -78,8 +81,9 @@ class BatchLeakage(Rule):
     ## When it is wrong
     Samples may be compared on purpose: what does not depend on their order (statistics of
     the batch, attention over samples that is written as such) is silent. So are models in
-    which axis 0 is not proven to count samples by one target each (time first, one long
-    sequence, nodes of a graph), scores of all pairs, gathers and scatters, experts with a
+    which axis 0 is not proven to count samples by one target each (time first, nodes of a
+    graph), those that hand all rows to a layer as one sequence (frames of a video, sentences
+    of a text) or loop over them, scores of all pairs, gathers and scatters, experts with a
     capacity, and training steps written by the user.
 
     ## References
@@ -173,6 +177,8 @@ def _counts_samples(trace: Trace, size: int) -> bool:
         return False
     if any(_joins_rows(op, size) for op in trace.graph if not op.in_loss):
         return False
+    if any(_takes_one_sequence(m, size) for m in trace.modules.values()):
+        return False
     return _is_sequence(given) or _only_reshapes(trace)
 
 
@@ -189,11 +195,25 @@ def _joins_rows(op: Operation, size: int) -> bool:
     """Whether rows meet by design: pairs, nodes of a graph, sorting, gathering."""
     if op.name.startswith(_JOINS) and op.shape[:1] == (size,):
         return True
-    return op.kind == "matmul" and len(op.shape) == 2 and size in op.shape
+    if op.kind == "concat" and len(op.inputs) >= size:
+        return True  # a loop over the rows: time steps, or nodes
+    return op.kind == "matmul" and size in op.shape and (len(op.shape) == 2 or op.missing > 0)
+
+
+def _takes_one_sequence(module: ModuleFacts, size: int) -> bool:
+    """Whether a module is given all rows as one sequence (frames of a video, a text)."""
+    shape = module.input_shape or ()
+    if module.kind not in _ALONG or size not in shape:
+        return False
+    if len(shape) == 2:
+        return True
+    time_first = shape[:2] == (size, 1) and module.options.get("batch_first") is False
+    return shape[0] == 1 or time_first
 
 
 def _only_reshapes(trace: Trace) -> bool:
     """Whether rows of features meet nothing that looks along an axis, and some are reshaped."""
     kinds = {op.kind for op in trace.graph if not op.in_loss}
     looks = kinds & {"rnn", "matmul", "attention", "conv", "conv_transpose", "softmax"}
-    return not looks and bool(kinds & {"view", "transpose"})
+    again = any(m.leaf and m.calls > 1 for m in trace.modules.values())
+    return not looks and not again and bool(kinds & {"view", "transpose"})

@@ -84,6 +84,46 @@ def test_the_message_says_where_and_how_much() -> None:
     )
 
 
+def around(kind: str, shape: tuple[int, ...], calls: int = 1, **options: bool) -> Trace:
+    """A leak in a model with one module that looks along an axis."""
+    module = ModuleFacts("m", kind, calls=calls, input_shape=shape, options=options)
+    return trace(modules=[module])
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(around("LSTM", (1, 32, 16), batch_first=True), False, id="one-batch-of-rows"),
+        pytest.param(around("GRU", (32, 1, 16), batch_first=False), False, id="rows-are-time"),
+        pytest.param(around("RNN", (32, 16)), False, id="unbatched"),
+        pytest.param(around("Conv1d", (1, 16, 32)), False, id="convolved"),
+        pytest.param(around("LSTM", (32, 10, 16), batch_first=False), True, id="batch-first"),
+        pytest.param(around("LSTM", (32, 1, 16), batch_first=True), True, id="one-step-each"),
+        pytest.param(around("Linear", (1, 32, 16)), True, id="looks-along-nothing"),
+    ],
+)
+def test_rows_that_are_one_sequence_are_no_samples(observed: Trace, flagged: bool) -> None:
+    assert bool(findings_of(BatchLeakage(), observed)) is flagged
+
+
+def test_a_loop_over_rows_and_constant_matrices_are_by_design() -> None:
+    loop = Operation(2, "concat", "StackBackward0", inputs=(0,) * 32, shape=(32, 4))
+    mixing = Operation(2, "matmul", "BmmBackward0", missing=1, shape=(1, 32, 80))
+    attention = Operation(2, "matmul", "BmmBackward0", inputs=(0, 1), shape=(32, 4, 10, 10))
+
+    assert not findings_of(BatchLeakage(), trace(0.3, 0.4, loop))
+    assert not findings_of(BatchLeakage(), trace(0.3, 0.4, mixing))
+    assert findings_of(BatchLeakage(), trace(0.3, 0.4, attention))
+
+
+def test_features_that_one_module_meets_again_are_a_sequence() -> None:
+    cell = ModuleFacts("cell", "Linear", calls=32)
+    facts: dict[str, Any] = {"inputs": (FEATURES,), "kinds": "linear view"}
+
+    assert findings_of(BatchLeakage(), trace(**facts))
+    assert not findings_of(BatchLeakage(), trace(modules=[cell], **facts))
+
+
 def test_experts_serve_who_comes_first() -> None:
     observed = trace(modules=[ModuleFacts("layers.0.moe", "TopTwo")])
 
