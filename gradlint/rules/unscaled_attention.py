@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.graph import NORMALIZATIONS, WEIGHTED
 from gradlint.rules._chains import initial_value, why_not_initial
 from gradlint.rules.base import Rule
-from gradlint.trace import Trace
+from gradlint.trace import Site, Trace
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class UnscaledAttention(Rule):
 
     ## What it does
     Measures, at step 0, the largest attention weight of each query that sees at least
-    eight keys. Flags an attention in which its median is above `max_peak`.
+    eight keys. Flags an attention in which its median is above `max_peak`: a warning where
+    that is so in most of the model's attentions, a note where it is in some of them, or in a
+    single one whose scores are scaled.
 
     ## Why is this bad?
     Products of queries and keys have a standard deviation of √d; without the factor 1/√d the
@@ -64,6 +67,7 @@ class UnscaledAttention(Rule):
     ```
 
     ## When it is wrong
+    A first layer that reads large embeddings (√d times N(0, 1)) is one-hot and learns: a note.
     Weights that were loaded are not judged: trained heads are sharp. Attention built to be
     hard from the start (a low temperature on purpose) is flagged. Fused attention is measured
     on a part of its queries and keys, attention inside a compiled region not at all.
@@ -92,15 +96,40 @@ class UnscaledAttention(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each attention that is one-hot."""
-        peaks = trace.of("attention_peak")
-        for site in peaks.initial.sites:
-            peak = initial_value(trace, "attention_peak", site.path)
-            if peak is None or not peak > self.max_peak:
-                continue
+        sites = trace.of("attention_peak").initial.sites
+        peaks = {s: initial_value(trace, "attention_peak", s.path) for s in sites}
+        sharp = {s: p for s, p in peaks.items() if p is not None and p > self.max_peak}
+        most = 2 * len(sharp) > sum(p is not None and p == p for p in peaks.values())
+        for site, peak in sharp.items():
+            scaled = _is_scaled(trace, site)
+            certain = most and (not scaled or len(sharp) > 1)
+            by = "" if scaled else ", and nothing scales its scores"
             yield self.finding(
                 site,
                 f"the median query gives {peak:.0%} of its attention to one key at step 0 (limit "
-                f"{self.max_peak:.0%})",
+                f"{self.max_peak:.0%}){by}",
+                severity=self.severity if certain else Severity.NOTE,
                 step=0,
-                evidence={"peak": peak, "limit": self.max_peak},
+                evidence={"peak": peak, "limit": self.max_peak, "scaled": scaled},
             )
+
+
+def _is_scaled(trace: Trace, site: Site) -> bool:
+    """Whether the scores of an attention are made smaller, by a constant or by a parameter."""
+    graph = trace.graph
+    for op in graph.of_kind("softmax"):
+        if op.site != site.path:
+            continue
+        reached, stack = {op.id}, [op]
+        while stack:
+            for before in graph.inputs_of(stack.pop()):
+                if before.id in reached or before.kind in WEIGHTED:
+                    continue
+                if before.kind == "scale" and before.attributes.get("scalar", 0.0) < 1:
+                    return True
+                if before.kind in NORMALIZATIONS | {"parameter_mul", "div"}:
+                    return True
+                reached.add(before.id)
+                stack.append(before)
+        return False
+    return True  # fused kernels scale by themselves

@@ -5,14 +5,60 @@ import math
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Operation
 from gradlint.rules.unscaled_attention import UnscaledAttention
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import Trace
 
 
-def trace(*peaks: float, step: int = 0, pretrained: bool = False) -> Trace:
+def chained(*between: Operation) -> tuple[Operation, ...]:
+    """Queries and keys, what stands between them and the softmax, the softmax."""
+    last = Operation(
+        9, "softmax", "", "block.attention", (between[-1].id if between else 1,),
+        site="block.attention",
+    )  # fmt: skip
+    first = Operation(0, "linear", "", "qk", parameters=("qk.weight",))
+    return (first, Operation(1, "matmul", "", "", (0, 0)), *between, last)
+
+
+PLAIN = chained()
+SCALED = chained(Operation(2, "scale", "", "", (1,), attributes={"scalar": 0.125}))
+ENLARGED = chained(Operation(2, "scale", "", "", (1,), attributes={"scalar": 8.0}))
+LEARNED = chained(Operation(2, "parameter_mul", "", "", (1,)))
+
+
+def trace(
+    *peaks: float,
+    step: int = 0,
+    pretrained: bool = False,
+    operations: tuple[Operation, ...] = PLAIN,
+    others: tuple[float, ...] = (),
+) -> Trace:
     seen = observe("attention_peak", "block.attention", peaks, kind="softmax", step=step)
-    return trace_of(seen, pretrained=pretrained)
+    more = [observe("attention_peak", f"{i}", [v], step=0) for i, v in enumerate(others)]
+    return trace_of(seen, *more, operations=operations, pretrained=pretrained)
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(UnscaledAttention(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(0.99), Severity.WARNING, id="unscaled"),
+        pytest.param(trace(0.99, operations=ENLARGED), Severity.WARNING, id="multiplied"),
+        pytest.param(trace(0.99, operations=SCALED), Severity.NOTE, id="a-single-scaled-one"),
+        pytest.param(trace(0.99, operations=LEARNED), Severity.NOTE, id="a-learned-temperature"),
+        pytest.param(trace(0.99, operations=()), Severity.NOTE, id="a-single-fused-one"),
+        pytest.param(
+            trace(0.99, operations=SCALED, others=(0.99, 0.2)), Severity.WARNING, id="two-of-three"
+        ),
+        pytest.param(trace(0.99, others=(0.2, 0.2)), Severity.NOTE, id="one-of-three"),
+    ],
+)
+def test_most_attentions_have_to_be_sharp(observed: Trace, expected: Severity) -> None:
+    assert severities(observed) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -37,5 +83,6 @@ def test_the_message_says_how_sharp_it_is() -> None:
     assert found.severity is Severity.WARNING
     assert found.module == "block.attention"
     assert found.message == (
-        "the median query gives 98% of its attention to one key at step 0 (limit 80%)"
+        "the median query gives 98% of its attention to one key at step 0 (limit 80%), and "
+        "nothing scales its scores"
     )
