@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -86,8 +86,11 @@ def _inner(found: ReportedFinding, options: Options) -> list[tuple[str, Renderab
 def _code_line(found: ReportedFinding) -> str:
     if found.source is None:
         return ""
-    linecache.checkcache(found.source.file)
-    return linecache.getline(found.source.file, found.source.line).strip()
+    try:
+        lines = Path(found.source.file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # a report may be read where the code is not
+        return ""
+    return lines[found.source.line - 1].strip() if found.source.line <= len(lines) else ""
 
 
 def _facts(evidence: Mapping[str, Any], options: Options) -> str:
