@@ -35,8 +35,9 @@ class InitActivationMismatch(Rule):
     (√(2/(1+slope²)) for LeakyReLU), 1 to 5/3 for tanh, 1 for SELU and for no activation.
     Multiplies the quotients over each un-normalized chain of at least `min_layers` weight
     layers, the output layer and the most extreme layer left out. A note if the product
-    leaves `limit` … 1/`limit`; a warning if the measured activations leave it, too, saturate
-    (share above `max_saturated`), or the product leaves the square of that range.
+    leaves `limit` … 1/`limit`; a warning if the measured activations leave it, too, or the
+    product leaves the square of that range. Where bounded activations saturate (a share above
+    `max_saturated`) two layers and a product of `max_saturating` are enough for a warning.
 
     ## Why is this bad?
     A factor of 0.41 a layer (torch's default for `Linear` in front of ReLU) is harmless once
@@ -91,6 +92,7 @@ class InitActivationMismatch(Rule):
 
     limit: float = 1e-2
     max_saturated: float = 0.25
+    max_saturating: float = 3.0
     min_layers: int = 4
 
     def skip_reason(self, trace: Trace) -> str | None:
@@ -101,21 +103,21 @@ class InitActivationMismatch(Rule):
         """Yield a finding for each chain whose gains compound."""
         asked = -math.log10(self.limit)
         for chain in chains(trace.graph):
-            if len(chain) < self.min_layers:
+            if len(chain) < 3:
                 break
             body = chain if chain[-1].activation is not None else chain[:-1]
             layers = [layer for link in body if (layer := gain_of(trace, link)) is not None]
             product = sum(layer.decades for layer in layers)
             sign = math.copysign(1, product)
             off = [layer for layer in layers if sign * layer.decades > 0.1]
-            if len(off) < self.min_layers or 4 * len(off) < 3 * len(layers):
+            flat = self._saturated(trace, body) if sign > 0 else None
+            if len(off) < (2 if flat else self.min_layers) or 4 * len(off) < 3 * len(layers):
                 continue
             spared = sign * product - max(sign * layer.decades for layer in layers)
-            flat = self._saturated(trace, body) if sign > 0 else None
             measured = math.inf if flat else _measured(trace, body, growing=sign > 0)
             # Weights rescaled at run time have another gain than is written in them.
             denied = sign > 0 and not flat and (flat is not None or measured < 1)
-            if spared > asked and not denied:
+            if spared > (math.log10(self.max_saturating) if flat else asked) and not denied:
                 severe = measured > asked or spared > 2 * asked
                 yield self._found(trace, off, product, len(layers), flat, severe=severe)
 

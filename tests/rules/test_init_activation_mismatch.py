@@ -109,6 +109,24 @@ def test_large_gains_in_front_of_tanh_need_saturated_units(
     assert bool(findings_of(InitActivationMismatch(), trace)) is flagged
 
 
+@pytest.mark.parametrize(
+    ("gains", "share", "flagged"),
+    [
+        pytest.param([8.0, 8.0], 0.8, True, id="two-layers-that-saturate"),
+        pytest.param([8.0], 0.8, False, id="a-single-one"),
+        pytest.param([8.0, 4.9], 0.8, False, id="one-of-them-hardly-large"),
+        pytest.param([8.0, 8.0], 0.2, False, id="large-and-harmless"),
+        pytest.param([0.1, 0.1], 0.8, False, id="saturated-by-something-else"),
+    ],
+)
+def test_two_layers_are_enough_where_they_saturate(
+    gains: list[float], share: float, flagged: bool
+) -> None:
+    trace = deep(gains, "tanh", saturated=share)
+
+    assert bool(findings_of(InitActivationMismatch(), trace)) is flagged
+
+
 def test_loaded_weights_are_not_judged() -> None:
     assert not findings_of(InitActivationMismatch(), deep([0.1] * 20, pretrained=True))
 

@@ -49,8 +49,11 @@ sick("constant-mlp-iris", "GL102", lambda: every(Dense(4, 16, 16, 3), constant(0
 sick("constant-lstm", "GL102",
      lambda: every(Recurrent(inputs=1, classes=3), constant(0.1)), data.waves)  # fmt: skip
 sick("zeros-gru-text", "GL102",
-     lambda: _part(Recurrent(nn.GRU, vocabulary=40), lambda m: every(m.rnn, nn.init.zeros_)),
-     data.words)  # fmt: skip
+     lambda: _part(Recurrent(nn.GRU, vocabulary=40),
+                   lambda m: (every(m.rnn, nn.init.zeros_), every(m.head, nn.init.zeros_))),
+     data.words,
+     because="with a random head, as in the first run, zeros in the GRU do no harm: 300 steps "
+     "reach a loss of 0.01, as torch's own do; now the head is zero, too")  # fmt: skip
 
 
 def _part(model: nn.Module, change) -> nn.Module:
