@@ -40,6 +40,17 @@ def declared_causal(model: nn.Module) -> bool:
     return True
 
 
+def predicts_next(inputs: Any, targets: Any) -> bool:
+    """Whether each target is the token that follows in the input: what must not be seen."""
+    tokens = _tokens(inputs)
+    wanted = [t for _, t in named_tensors(targets, "target") if not t.is_floating_point()]
+    if tokens is None or len(wanted) != 1 or wanted[0].numel() != tokens.numel():
+        return False
+    following = tokens[:, 1:]
+    varied = bool((tokens[:, :-1] != following).any())
+    return varied and torch.equal(wanted[0].reshape(tokens.shape)[:, :-1].to(following), following)
+
+
 def future_leakage(
     model: nn.Module, run: Callable[[nn.Module, Any], Any], inputs: Any
 ) -> Mapping[str, Any] | None:

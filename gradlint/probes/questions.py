@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradlint.probes.batch_leakage import batch_leakage
-from gradlint.probes.future_leakage import declared_causal, future_leakage
+from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.target.batches import Batch
 from gradlint.target.variants import are_others, rolled
@@ -44,7 +44,7 @@ def ask(
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
     if not own_step and first.targets is not None:
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)
-    if declared_causal(model):
+    if declared_causal(model) or predicts_next(first.inputs, first.targets):
         asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}

@@ -13,13 +13,13 @@ from gradlint.trace import Trace
 
 @dataclass(frozen=True)
 class FutureLeakage(Rule):
-    """A model declared causal whose outputs depend on later tokens.
+    """A model of the next token whose outputs depend on later tokens.
 
     ## What it does
-    Where the model's class is called a causal language model (``…ForCausalLM``,
-    ``…LMHeadModel``), exchanges the second half of one sequence, after training, in
-    evaluation mode. Flags the model if its outputs at the positions before change by more
-    than `max_leak` of their size.
+    Where each target is the token that follows in the input, or the model's class is called a
+    causal language model (``…ForCausalLM``, ``…LMHeadModel``), exchanges the second half of
+    one sequence, after training, in evaluation mode. Flags the model if its outputs at the
+    positions before change by more than `max_leak` of their size.
 
     ## Why is this bad?
     The target at position t is the token at t + 1, and the model reads it off its input. The
@@ -70,7 +70,7 @@ class FutureLeakage(Rule):
     A class that is called causal and is not meant to be. Families that also come as masked
     language models (BERT and its kin) count as causal only if their configuration says
     ``is_decoder``; those that see a prefix whole (XLNet, CPM-Ant) never do. Models of
-    another name are not judged, whatever they compute.
+    another name whose targets are not the inputs, one token on, are not judged.
 
     ## References
     - Vaswani et al. (2017), "Attention is all you need", section 3.2.3: masking in the decoder
@@ -93,7 +93,7 @@ class FutureLeakage(Rule):
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why the future was not looked for, or None."""
         if "future-leakage" not in trace.facts.probes:
-            return "no model declared causal whose later tokens could be exchanged"
+            return "no model of the next token whose later tokens could be exchanged"
         return super().skip_reason(trace)
 
     def check(self, trace: Trace) -> Iterator[Finding]:

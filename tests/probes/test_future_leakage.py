@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradlint.probes.future_leakage import declared_causal, future_leakage
+import gradlint
+from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 
 IDS = torch.randint(0, 20, (4, 8), generator=torch.Generator().manual_seed(1))
 
@@ -165,3 +166,32 @@ def test_masked_families_declare_in_their_configuration() -> None:
     for is_decoder in (True, False):
         config = transformers.BertConfig(**small, is_decoder=is_decoder)
         assert declared_causal(transformers.BertLMHeadModel(config)) is is_decoder
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "next_token"),
+    [
+        pytest.param(IDS[:, :-1], IDS[:, 1:], True, id="one-on"),
+        pytest.param(IDS[:, :-1], IDS[:, 1:].flatten(), True, id="flat"),
+        pytest.param({"input_ids": IDS[:, :-1]}, IDS[:, 1:], True, id="named"),
+        pytest.param(IDS, IDS, False, id="the-same"),
+        pytest.param(IDS[:, 1:], IDS[:, :-1], False, id="one-back"),
+        pytest.param(IDS, torch.zeros(4), False, id="classes"),
+        pytest.param(torch.ones_like(IDS), torch.ones_like(IDS), False, id="constant"),
+        pytest.param(IDS.float(), IDS, False, id="no-tokens"),
+        pytest.param(IDS, None, False, id="no-targets"),
+    ],
+)
+def test_targets_that_are_the_next_token_declare_it(
+    inputs: Any, targets: Any, next_token: bool
+) -> None:
+    assert predicts_next(inputs, targets) is next_token
+
+
+def test_a_model_of_any_name_is_asked_where_its_targets_are_the_next_token() -> None:
+    model = Net(lambda h: h + h.mean(1, keepdim=True), lambda logits: logits.transpose(1, 2))
+    batch = (IDS[:, :-1], IDS[:, 1:])
+
+    report = gradlint.check(model, batch, nn.functional.cross_entropy, steps=2, seeds=1)
+
+    assert [f.code for f in report.findings][:1] == ["GL612"]

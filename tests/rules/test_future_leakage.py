@@ -31,7 +31,7 @@ def test_a_change_beyond_rounding_is_flagged(leak: float, flagged: bool) -> None
 
 def test_models_that_are_not_declared_causal_are_skipped() -> None:
     assert FutureLeakage().skip_reason(trace_of()) == (
-        "no model declared causal whose later tokens could be exchanged"
+        "no model of the next token whose later tokens could be exchanged"
     )
 
 

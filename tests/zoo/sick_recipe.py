@@ -32,6 +32,8 @@ class Recipe:
     step: Callable[[nn.Module, Any], Tensor] | None = None
     precision: str | None = None
     because: str = ""
+    missed: str = ""
+    """Why gradlint does not name this fault yet; empty where it does."""
     slow: bool = False
 
 
