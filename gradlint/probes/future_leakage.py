@@ -34,6 +34,8 @@ def declared_causal(model: nn.Module) -> bool:
     config = getattr(model, "config", None)
     if getattr(config, "use_bidirectional_attention", None):
         return False
+    if getattr(config, "causal", True) is False:  # XLM and Flaubert are masked models by default
+        return False
     home = vars(sys.modules.get(kind.__module__, sys))
     if any(name.endswith("ForMaskedLM") for name in home):
         return bool(getattr(config, "is_decoder", False))

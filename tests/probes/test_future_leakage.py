@@ -146,6 +146,8 @@ def test_the_model_stays_as_it_was() -> None:
         ("MyLMHeadModel", SimpleNamespace(is_decoder=False), True),
         ("MyForCausalLM", SimpleNamespace(use_bidirectional_attention=True), False),
         ("XLNetLMHeadModel", SimpleNamespace(), False),
+        ("XLMWithLMHeadModel", SimpleNamespace(causal=False), False),
+        ("XLMWithLMHeadModel", SimpleNamespace(causal=True), True),
         ("MyForMaskedLM", None, False),
         ("Gpt", None, False),
     ],
