@@ -1,14 +1,14 @@
 """Every exception gradlint raises on purpose.
 
-    GradlintError
-    ├── UsageError(ValueError)        what was asked for cannot be understood      exit 2
-    │   ├── ConfigError               a setting is unknown or out of range
-    │   └── TargetNotFoundError       no model, batch, loss or optimizer there
-    ├── TargetError(RuntimeError)     the target itself raised                     exit 3
-    ├── NotObservedError              nothing could be observed                    exit 3
-    ├── MetricError(ValueError)       a metric was given what it cannot measure    exit 70
-    ├── RuleError(RuntimeError)       a rule failed                                exit 70
-    └── GradientHealthError           raised for the caller who asked for it
+GradlintError
+├── UsageError(ValueError)        what was asked for cannot be understood      exit 2
+│   ├── ConfigError               a setting is unknown or out of range
+│   └── TargetNotFoundError       no model, batch, loss or optimizer there
+├── TargetError(RuntimeError)     the target itself raised                     exit 3
+├── NotObservedError              nothing could be observed                    exit 3
+├── MetricError(ValueError)       a metric was given what it cannot measure    exit 70
+├── RuleError(RuntimeError)       a rule failed                                exit 70
+└── GradientHealthError           raised for the caller who asked for it
 """
 
 from __future__ import annotations
