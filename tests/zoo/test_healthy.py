@@ -29,7 +29,7 @@ def fall(report: Report) -> float:
     [pytest.param(r, id=r.name, marks=[pytest.mark.slow] if r.slow else []) for r in RECIPES],
 )
 def test_a_healthy_training_is_left_alone(recipe: Recipe) -> None:
-    report = gradlint.check(**recipe.arguments())
+    report = gradlint.check(**{"steps": 40, **recipe.arguments()})
 
     said = [f"{f.severity.label} {f.code} {f.module}: {f.message}" for f in report.findings]
     alarms = {f.code for f in report.findings if f.severity > Severity.NOTE}
