@@ -259,7 +259,7 @@ sick("fused-rnn-forgets", "GL108 GL305",
      data.recall)  # fmt: skip
 sick("unscaled-attention", "GL107 GL205",
      lambda: Gpt(len(data.LETTERS), 256, 1, scale=1.0), data.characters,
-     lambda o, t: F.cross_entropy(o.transpose(1, 2), t), adam(), slow=True)  # fmt: skip
+     lambda o, t: F.cross_entropy(o.transpose(1, 2), t), adam())  # fmt: skip
 sick("unscaled-attention-classifier", "GL107 GL205",
      lambda: Classifier(40, 4, width=192, heads=1, depth=1, scale=1.0), data.words,
      optimizer=adam())  # fmt: skip

@@ -48,7 +48,7 @@ sick("sigmoid-on-class-scores", "GL601 GL603", lambda: Cnn(end=torch.sigmoid), d
 
 # A softmax or sigmoid missing.
 sick("nll-of-logits", "GL602", lambda: mlp(64, 64, 10), data.digits, F.nll_loss, adam())
-sick("nll-of-logits-resnet", "GL602", ResNet, data.images, nn.NLLLoss(), sgd(), slow=True)
+sick("nll-of-logits-resnet", "GL602", ResNet, data.images, nn.NLLLoss(), sgd())
 sick("nll-of-probabilities", "GL602", lambda: Dense(64, 64, 10, last=lambda y: y.softmax(1)),
      data.digits, F.nll_loss, adam())  # fmt: skip
 sick("bce-of-logits", "GL602", lambda: mlp(10, 32, 1), data.binary, nn.BCELoss(), adam(),
