@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 from gradlint._version import __version__
 from gradlint.cli import check, explain, rules
-from gradlint.cli.failures import exit_code_for
+from gradlint.cli.failures import INTERRUPTED, exit_code_for, say
+from gradlint.cli.outputs import give_up_stdout
 
 __all__ = ["app", "main"]
 
@@ -42,6 +43,9 @@ class _Group(TyperGroup):
             if not standalone_mode:
                 raise
             code = exit_code_for(error, verbose=bool({"-v", "--verbose"} & set(given)))
+        else:
+            if code == INTERRUPTED:  # typer has made an exit of the KeyboardInterrupt
+                say("interrupted")
         code = code if isinstance(code, int) else 0
         if standalone_mode:
             sys.exit(code)
@@ -84,4 +88,7 @@ def _gradlint(
 
 def main() -> None:
     """Run the command line; ends the process with the exit code."""
-    app()
+    try:
+        app()
+    finally:
+        give_up_stdout()

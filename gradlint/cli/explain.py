@@ -37,7 +37,7 @@ def explain(
 
 def _show(markdown: str) -> None:
     """Draw `markdown` on a terminal; write it as it is anywhere else."""
-    from gradlint.cli.outputs import options_for
+    from gradlint.cli.outputs import drawable, options_for
 
     options = options_for(sys.stdout, "auto", verbose=False, quiet=False)
     if sys.stdout.isatty():
@@ -46,5 +46,4 @@ def _show(markdown: str) -> None:
 
         Console(width=options.width, no_color=not options.color).print(Markdown(markdown))
         return
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(markdown.encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(drawable(markdown, sys.stdout))

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gradlint.errors import GradlintError, UsageError
 
@@ -37,7 +38,7 @@ def exit_code_for(error: BaseException, *, verbose: bool) -> int:
     """Say on stderr what `error` is, with its traceback if `verbose`; return its exit code."""
     if isinstance(error, BrokenPipeError):
         # nobody reads on: stdout must not be flushed at exit, or Python complains
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     text, code = sentence(error)
     if verbose:
@@ -49,7 +50,9 @@ def exit_code_for(error: BaseException, *, verbose: bool) -> int:
 def say(text: str) -> None:
     """Write one line about the run to stderr, in whatever characters it can."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    sys.stderr.write(f"gradlint: {text}\n".encode(encoding, "replace").decode(encoding))
+    line = f"gradlint: {text}\n".encode(encoding, "replace").decode(encoding)
+    with suppress(AttributeError, OSError, ValueError):  # closed by the shell or by the target
+        sys.stderr.write(line)
 
 
 def choose(option: str, value: str, choices: Sequence[str]) -> str:

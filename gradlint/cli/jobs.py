@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gradlint.cli.failures import say, sentence
-from gradlint.cli.outputs import Output, options_for, progress_bar, stdout_for_reports, write
+from gradlint.cli.outputs import (
+    Output,
+    drawable,
+    options_for,
+    progress_bar,
+    stdout_for_reports,
+    write,
+)
 from gradlint.cli.settings import Overrides, settings_for
 from gradlint.errors import UsageError
 from gradlint.reporters import MACHINE_FORMATS
@@ -81,24 +88,25 @@ def check_all(jobs: Sequence[Job], look: Look) -> int:
     """Check each target, write the reports; return the worst exit code."""
     reports: list[Report] = []
     started: list[Report] = []
-    with _running(look) as progress:
-        for job in jobs:
-            try:
-                from gradlint.session import check_target
+    with stdout_for_reports() as stdout:
+        with _progress(look) as progress:
+            for job in jobs:
+                try:
+                    from gradlint.session import check_target
 
-                with _own_arguments(job.target):
-                    report = check_target(
-                        job.target, config=job.config, progress=progress, **job.options
-                    )
-                started.append(report)
-            except (Exception, SystemExit) as error:
-                report = _failed(job, error, look, several=len(jobs) > 1)
-            reports.append(report)
-    options = options_for(sys.stdout, look.color, verbose=look.verbose, quiet=look.quiet)
-    for output in look.outputs:
-        chosen = reports if output.name in MACHINE_FORMATS else started
-        if chosen:
-            write(chosen, output, options)
+                    with _own_arguments(job.target):
+                        report = check_target(
+                            job.target, config=job.config, progress=progress, **job.options
+                        )
+                    started.append(report)
+                except (Exception, SystemExit) as error:
+                    report = _failed(job, error, look, several=len(jobs) > 1)
+                reports.append(report)
+        options = options_for(stdout, look.color, verbose=look.verbose, quiet=look.quiet)
+        for output in look.outputs:
+            chosen = reports if output.name in MACHINE_FORMATS else started
+            if chosen:
+                write(chosen, output, options, stdout)
     return max(report.exit_code for report in reports)
 
 
@@ -122,25 +130,28 @@ def describe_all(jobs: Sequence[Job], look: Look) -> int:
     """Print what was found of each target and what would be assumed; return the exit code."""
     descriptions: list[tuple[str, Mapping[str, Any]]] = []
     codes = [0]
-    with _running(look) as progress:
-        for job in jobs:
-            try:
-                from gradlint.session import describe_target
+    with stdout_for_reports() as stdout:
+        with _progress(look) as progress:
+            for job in jobs:
+                try:
+                    from gradlint.session import describe_target
 
-                with _own_arguments(job.target):
-                    found = describe_target(
-                        job.target, config=job.config, progress=progress, **job.options
-                    )
-                descriptions.append((job.target, found))
-            except (Exception, SystemExit) as error:
-                codes.append(_told(job, error, look, several=len(jobs) > 1)[1])
-    if look.outputs[0].name in MACHINE_FORMATS:
-        from gradlint.report_json import encode, plain
+                    with _own_arguments(job.target):
+                        found = describe_target(
+                            job.target, config=job.config, progress=progress, **job.options
+                        )
+                    descriptions.append((job.target, found))
+                except (Exception, SystemExit) as error:
+                    codes.append(_told(job, error, look, several=len(jobs) > 1)[1])
+        if look.outputs[0].name in MACHINE_FORMATS:
+            from gradlint.report_json import encode, plain
 
-        data = [encode(plain(found)) for _, found in descriptions]
-        sys.stdout.write(json.dumps(data[0] if len(jobs) == 1 and data else data, indent=2) + "\n")
-    else:
-        sys.stdout.write("\n".join(_listing(target, found) for target, found in descriptions))
+            data = [encode(plain(found)) for _, found in descriptions]
+            text = json.dumps(data[0] if len(jobs) == 1 and data else data, indent=2) + "\n"
+        else:
+            text = "\n".join(_listing(target, found) for target, found in descriptions)
+        stdout.write(drawable(text, stdout))
+        stdout.flush()
     return max(codes)
 
 
@@ -156,8 +167,8 @@ def _listing(target: str, found: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _running(look: Look) -> Iterator[Callable[[str, float], None] | None]:
-    with stdout_for_reports(), progress_bar(not look.quiet) as progress:
+def _progress(look: Look) -> Iterator[Callable[[str, float], None] | None]:
+    with progress_bar(not look.quiet) as progress:
         if progress is not None:
             progress("loading torch", 0.0)
         yield progress

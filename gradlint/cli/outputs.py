@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -57,21 +57,33 @@ def _parse_output(word: str) -> Output:
     return Output(name, path)
 
 
-def write(reports: Sequence[Report], output: Output, options: Options) -> None:
+def write(reports: Sequence[Report], output: Output, options: Options, stdout: TextIO) -> None:
     """Write `reports` to `output`; a file gets no color, and a terminal's usual width.
 
     Raises:
-        UsageError: If the file cannot be written.
+        UsageError: If the file or stdout cannot be written.
     """
     if output.file is None:
-        sys.stdout.write(render(reports, output.name, options))
-        sys.stdout.flush()
+        text = drawable(render(reports, output.name, options), stdout)
+        try:
+            stdout.write(text)
+            stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UsageError(f"cannot write the report to stdout: {error.strerror}") from error
         return
     plain = Options(verbose=options.verbose, quiet=options.quiet)
     try:
         output.file.write_text(render(reports, output.name, plain), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {str(output.file)!r}: {error.strerror}") from error
+
+
+def drawable(text: str, stream: TextIO) -> str:
+    """Return `text` with question marks for what `stream` has no characters for."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def options_for(stream: TextIO, color: str, *, verbose: bool, quiet: bool) -> Options:
@@ -101,29 +113,61 @@ def _can_draw(stream: TextIO) -> bool:
 
 
 @contextmanager
-def stdout_for_reports() -> Iterator[None]:
-    """Send what the target prints to stderr, also what its subprocesses and libraries print."""
-    sys.stdout.flush()
-    saved = None
-    try:
-        if sys.__stdout__ is not None and sys.__stdout__.fileno() == 1:
-            saved = os.dup(1)
-            os.dup2(2, 1)
-    except (OSError, ValueError):  # closed, or not a file
-        saved = None
+def stdout_for_reports() -> Iterator[TextIO]:
+    """Keep stdout for the reports; yields the stream they are written to.
+
+    Whatever the target prints goes to stderr, also what its threads, its subprocesses and
+    libraries print, while a report is being written, too.
+    """
+    own: TextIO = sys.stdout if sys.stdout is not None else open(os.devnull, "w")  # noqa: SIM115
+    own.flush()
+    saved = _lend_stdout()
     try:
         with redirect_stdout(sys.stderr):
-            yield
+            if saved is None or own is not sys.__stdout__:
+                yield own
+                return
+            stream = os.fdopen(os.dup(saved), "w", encoding=own.encoding, errors=own.errors)
+            try:
+                yield stream
+            finally:
+                with suppress(OSError):  # said already by who wrote it
+                    stream.close()
     finally:
         if saved is not None:
             os.dup2(saved, 1)
             os.close(saved)
 
 
+def _lend_stdout() -> int | None:
+    """Lead the process's stdout to its stderr; return a descriptor of what stdout was."""
+    try:
+        if sys.__stdout__ is None or sys.__stdout__.fileno() != 1:
+            return None
+        os.fstat(2)
+        saved = os.dup(1)
+    except (OSError, ValueError):  # closed, or not a file
+        return None
+    os.dup2(2, 1)
+    return saved
+
+
+def give_up_stdout() -> None:
+    """Lead stdout to stderr for good: what the target does at exit is no part of the report."""
+    try:
+        sys.stdout.flush()
+        os.dup2(2, 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (OSError, ValueError, AttributeError):  # closed, or never there
+        return
+    sys.stdout = sys.stderr
+
+
 @contextmanager
 def progress_bar(wanted: bool) -> Iterator[Callable[[str, float], None] | None]:
     """Draw a bar on stderr, if `wanted` and it is a terminal; yields what moves it."""
-    if not wanted or not sys.stderr.isatty():
+    if not wanted or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradlint.cli.failures import choose
+from gradlint.cli.outputs import drawable
 
 
 def rules(
@@ -52,5 +53,4 @@ def rules(
             f"{rule.code}  {rule.name:<{wide}}  {rule.severity.label:<7}  {summary(rule)}\n"
             for rule in chosen
         )
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(drawable(text, sys.stdout))

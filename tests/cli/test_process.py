@@ -48,6 +48,63 @@ def test_stdout_carries_the_report_alone(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+TALKATIVE = """
+import atexit, threading, time, sys
+from torch import nn
+
+def talk():
+    while True:
+        print("tick")
+        time.sleep(0.001)
+
+threading.Thread(target=talk, daemon=True).start()
+atexit.register(lambda: print("goodbye"))
+atexit.register(lambda: sys.__stdout__.write("goodbye"))
+model = nn.Linear(4, 2)
+"""
+
+
+def test_what_runs_beside_and_after_the_report_stays_out_of_it(tmp_path):
+    (tmp_path / "model.py").write_text(TALKATIVE)
+
+    result = gradlint("check", "model.py", "--steps", "0", "-f", "json", cwd=tmp_path)
+
+    assert json.loads(result.stdout)["verdict"] == "healthy"
+    assert "goodbye" in result.stderr
+
+
+def test_an_interruption_is_said_in_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "model.py").write_text("raise KeyboardInterrupt")
+
+    result = gradlint("check", "model.py", cwd=tmp_path)
+
+    assert result.returncode == 130
+    assert (result.stdout, result.stderr) == ("", "gradlint: interrupted\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.py"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [
+        ("check model.py --steps 0 >/dev/full", 2),
+        ("check model.py --steps 0 >&-", 0),
+        ("check model.py --steps 0 2>&-", 0),
+        ("check model.py --steps 0 -f json >&- 2>&-", 0),
+        ("check nowhere.py 2>&-", 2),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_crash(tmp_path, shell, code):
+    (tmp_path / "model.py").write_text("from torch import nn\nmodel = nn.Linear(4, 2)\n")
+
+    result = subprocess.run(
+        f"{sys.executable} -m gradlint {shell}", shell=True, cwd=tmp_path, check=False,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+    assert result.returncode == code
+    assert "fault of gradlint" not in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["check", "--help"], ["rules"], ["explain", "GL603"], ["explain", "nope"]],
