@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import nn
 
 from gradlint.errors import TargetError, UsageError
 from gradlint.finding import Source
+from gradlint.target.optimizers import belongs
 from gradlint.target.target import Target
-from gradlint.target.trial import copied
+from gradlint.target.trial import copied_together, loss_module, with_own_loss
 from gradlint.trace import Trace
 
 PROBE_LEARNING_RATE = 1e-3
@@ -68,11 +69,23 @@ def instantiate(
     Raises:
         UsageError: If a given model cannot be copied.
     """
-    model = target.build()
-    optimizer = None
-    if not target.rebuildable:
+    return prepared(target, device)[:2]
+
+
+def prepared(
+    target: Target, device: str | None
+) -> tuple[nn.Module, torch.optim.Optimizer | None, Target]:
+    """Return model and optimizer as `instantiate` does, and `target` with a loss of their own.
+
+    Raises:
+        UsageError: If a given model cannot be copied.
+    """
+    model, optimizer, call = target.build(), None, target.call
+    if target.rebuildable:
+        call = with_own_loss(call)
+    else:
         try:
-            model, optimizer = copied((model, target.optimizer), model)
+            model, optimizer, call = copied_together(model, target.optimizer, call)
         except Exception as error:
             raise UsageError(
                 f"expected {target.object} to be a model that can be copied, got {error}; name a "
@@ -84,7 +97,15 @@ def instantiate(
         model = model.to(device)
     if optimizer is None and target.build_optimizer is not None:
         optimizer = target.build_optimizer(model)
-    return model.train(), optimizer
+        if _trains_the_loss(optimizer, target.call):
+            call = target.call
+    return model.train(), optimizer, replace(target, call=call)
+
+
+def _trains_the_loss(optimizer: torch.optim.Optimizer, call: Any) -> bool:
+    """Whether an optimizer that was built holds parameters of the given loss itself."""
+    loss = loss_module(getattr(call, "loss_fn", None))
+    return loss is not None and belongs(optimizer, loss)
 
 
 def probe_optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:

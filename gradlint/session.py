@@ -20,7 +20,7 @@ from gradlint.diagnosis.judge import Judgement, combine, judge
 from gradlint.diagnosis.trials import try_cures
 from gradlint.errors import NotObservedError, UsageError
 from gradlint.finding import Severity
-from gradlint.plan import Plan, Run, instantiate
+from gradlint.plan import Plan, Run, instantiate, prepared
 from gradlint.report import Report, build_report
 from gradlint.target import Target, from_objects
 from gradlint.target.locate import locate
@@ -195,9 +195,9 @@ def _check(
 
     def observe(number: int, plan: Plan) -> tuple[Run, dict[str, Any]]:
         _seed(number)
-        model, optimizer = instantiate(target, device)
+        model, optimizer, own = prepared(target, device)
         described = _described(target, model, optimizer)
-        return Training(target, model, optimizer, plan, number).run(), described
+        return Training(own, model, optimizer, plan, number).run(), described
 
     def judged(trace: Trace) -> Judgement:
         return judge(trace, rules, exemptions)
@@ -297,7 +297,7 @@ def _undisturbed(device: str | None) -> Iterator[None]:
     grad = torch.is_grad_enabled()
     if device is not None:
         _known_device(device)
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         try:
             yield
         finally:

@@ -93,6 +93,113 @@ def sequential(activation: Callable[[], nn.Module], depth: int, bias: float) -> 
     return nn.Sequential(*layers, nn.Linear(16, 4))
 
 
+class OwnLoss(nn.Module):
+    """A loss with a parameter, running statistics and a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.norm = nn.BatchNorm1d(4)
+        self.calls = 0
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        return functional.cross_entropy(self.scale * self.norm(outputs), targets)
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+@pytest.mark.parametrize("data", [BATCHES, BATCHES[0][0]], ids=["targets", "no-targets"])
+@pytest.mark.parametrize("form", [lambda model: model, lambda model: mlp], ids=["model", "builder"])
+def test_a_loss_that_is_a_module_stays_bit_equal_and_is_trained_on_its_copy(form, data) -> None:
+    model, loss = mlp(), OwnLoss()
+    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1)
+    before = copy.deepcopy(loss.state_dict())
+    given = form(model)
+
+    gradlint.check(given, data, loss, optimizer if given is model else None, steps=3)
+
+    assert_equal(before, loss.state_dict())
+    assert loss.scale.grad is None
+    assert loss.calls == 0
+
+
+def test_a_loss_that_is_the_models_method_judges_the_copy() -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+            self.uncertainty = nn.Parameter(torch.zeros(()))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.layer(inputs)
+
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            loss = functional.cross_entropy(outputs, targets)
+            return loss * torch.exp(-self.uncertainty) + self.uncertainty
+
+    model = Weighted()
+
+    report = gradlint.check(model, BATCHES, model.loss, steps=3)
+
+    assert model.uncertainty.grad is None
+    assert "GL701" not in codes(report)
+
+
+class Around(torch.optim.Optimizer):
+    """An optimizer around another one, as sharpness-aware minimization has it."""
+
+    def __init__(self, parameters: Any, inner: Any, **options: Any) -> None:
+        super().__init__(parameters, options)
+        self.inner = inner(self.param_groups, **options)
+        self.param_groups = self.inner.param_groups
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda p: torch.optim.LBFGS(p, max_iter=3),
+        lambda p: Around(p, torch.optim.SGD, lr=0.1, momentum=0.9),
+    ],
+    ids=["lbfgs", "around-another"],
+)
+def test_optimizers_that_keep_more_than_a_state_are_copied_whole(build) -> None:
+    model = mlp()
+    before = copy.deepcopy(model.state_dict())
+
+    report = gradlint.check(model, BATCHES, functional.cross_entropy, build(model.parameters()))
+
+    assert report.verdict == "healthy", report
+    assert report.series["loss"][-1][1] < report.series["loss"][0][1]
+    assert_equal(before, model.state_dict())
+
+
+def test_the_generator_of_a_loader_stays_where_it_was() -> None:
+    generator = torch.Generator().manual_seed(3)
+    data = torch.utils.data.TensorDataset(*BATCHES[0])
+    loader = torch.utils.data.DataLoader(data, 32, shuffle=True, generator=generator)
+    before = generator.get_state()
+
+    gradlint.check(mlp(), loader, functional.cross_entropy, steps=2)
+
+    assert torch.equal(before, generator.get_state())
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_contexts_without_gradients_around_a_check_are_lifted(context) -> None:
+    with context():
+        inside = (torch.randn(32, 16), torch.randint(0, 4, (32,)))
+        report = gradlint.check(mlp(), inside, functional.cross_entropy, steps=3)
+        assert not torch.is_grad_enabled()
+
+    assert report.verdict == "healthy"
+
+
 @pytest.mark.parametrize(
     ("forms", "expected"),
     [

@@ -12,7 +12,7 @@ from gradlint.diagnosis.judge import Judgement
 from gradlint.diagnosis.remedies import REMEDIES, Patient, Remedy
 from gradlint.errors import GradlintError
 from gradlint.finding import Cure, Finding, Severity
-from gradlint.plan import Plan, instantiate
+from gradlint.plan import Plan, prepared
 from gradlint.target.target import Target
 from gradlint.trace import Trace
 from gradlint.training import Training
@@ -73,7 +73,7 @@ def _trial(
 ) -> Trace | None:
     """Apply `remedy` to a fresh model, train it, and return what was observed."""
     try:
-        model, given = instantiate(target, device)
+        model, given, target = prepared(target, device)
         patient = Patient(model, target.batches(model, seed), target.call, finding)
         if not remedy.apply(patient):
             return None

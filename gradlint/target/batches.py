@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -150,6 +151,20 @@ def is_batch(value: Any) -> bool:
     return not isinstance(value, (Iterable, Iterator))
 
 
+@contextmanager
+def _generators_kept(value: Any) -> Iterator[None]:
+    """Put the generators of a loader and its samplers back where they were."""
+    holders = [value, *(getattr(value, name, None) for name in ("sampler", "batch_sampler"))]
+    holders.append(getattr(holders[-1], "sampler", None))
+    found = {id(g): g for h in holders if isinstance(g := getattr(h, "generator", None), Generator)}
+    states = {key: generator.get_state() for key, generator in found.items()}
+    try:
+        yield
+    finally:
+        for key, generator in found.items():
+            generator.set_state(states[key])
+
+
 class Source:
     """Batches out of whatever a user called a batch; an iterator is read only once."""
 
@@ -167,7 +182,7 @@ class Source:
             TargetError: If the user's code raises.
         """
         try:
-            with quietly(seed):
+            with quietly(seed), _generators_kept(self.value):
                 raws = draw(self.value, self.size)
         except GradlintError:
             raise
@@ -214,7 +229,8 @@ def prepare(batch: Batch, model: nn.Module) -> Batch:
         if not isinstance(leaf, Tensor) and type(leaf).__module__ == "numpy":
             leaf = torch.as_tensor(leaf)
         if isinstance(leaf, Tensor):
-            return leaf.detach().to(device)
+            leaf = leaf.clone() if leaf.is_inference() else leaf.detach()
+            return leaf.to(device)
         return leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
 
     return Batch(tree_map(move, batch.inputs), tree_map(move, batch.targets))

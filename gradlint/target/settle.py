@@ -17,7 +17,7 @@ from gradlint.target.chosen import choose
 from gradlint.target.losses import OutputsOnly, name_of
 from gradlint.target.made import Made, candidates, make, plan
 from gradlint.target.signatures import target_keyword
-from gradlint.target.trial import copy_of, vocabulary
+from gradlint.target.trial import copy_of, vocabulary, with_own_loss
 from gradlint.target.user_code import quietly
 
 
@@ -75,6 +75,7 @@ def _settle_targets(
 ) -> Settled:
     """Find targets for a given loss."""
     convention = Convention(loss_fn)
+    loss_fn = with_own_loss(convention).loss_fn or loss_fn
     outputs = convention.outputs(model, batch)
     try:
         loss_fn(outputs, None)  # a loss may leave its targets alone
