@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlint.finding import Source
+from gradlint.loop_facts import LoopFacts
 from gradlint.observation import Site
 
 
@@ -200,4 +201,6 @@ class Facts:
     pretrained: bool = False
     """Whether the weights were loaded or trained before: rules on initialization stay silent."""
     batch_size: int | None = None
+    loop: LoopFacts | None = None
+    """How a watched loop went; None under `check`."""
     tasks: frozenset[str] = frozenset()

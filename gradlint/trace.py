@@ -16,6 +16,10 @@ from gradlint.facts import OptimizerFacts as OptimizerFacts
 from gradlint.facts import ParameterFacts as ParameterFacts
 from gradlint.facts import TensorFacts as TensorFacts
 from gradlint.graph import WEIGHTED, Graph, Operation
+from gradlint.loop_facts import ClippingFacts as ClippingFacts
+from gradlint.loop_facts import LoopFacts as LoopFacts
+from gradlint.loop_facts import RankFacts as RankFacts
+from gradlint.loop_facts import ScalerFacts as ScalerFacts
 from gradlint.observation import MODEL as MODEL
 from gradlint.observation import Observation as Observation
 from gradlint.observation import Site as Site

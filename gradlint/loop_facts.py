@@ -1,0 +1,97 @@
+"""Facts of a training loop that was watched: what `run` and `watch` see beyond `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ClippingFacts:
+    """How gradients were clipped.
+
+    `kind` is "norm" (torch's clip_grad_norm_ and what calls its helper), "value"
+    (clip_grad_value_) or "by-hand" (told by norms alone: smaller at the step than after
+    backward). `limit` is the latest threshold, NaN for "by-hand". `tensors` is the median
+    number of tensors a call was given, `calls` how many calls were seen in `steps` steps
+    that had one, `scaled` how many of them came while gradients still carried a
+    GradScaler's scale. The norms stand in the metrics "norm_before_clipping" and
+    "clipping_limit", one value a step (of the call with the largest norm).
+    """
+
+    kind: str
+    limit: float = float("nan")
+    calls: int = 0
+    steps: int = 0
+    tensors: int = 0
+    scaled: int = 0
+    norm_type: float = 2.0
+
+    @property
+    def calls_per_step(self) -> float:
+        """Mean number of clipping calls in a step that had one."""
+        return self.calls / self.steps if self.steps else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalerFacts:
+    """A GradScaler: loss scales, and how many of the steps it was asked for it skipped."""
+
+    first_scale: float
+    last_scale: float
+    steps: int = 0
+    skipped: int = 0
+    skipped_late: int = 0
+    """Skipped in the second half of the run: the search for the first scale is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankFacts:
+    """What the ranks of a distributed run say of each other.
+
+    `diverged` names parameters whose bits differ between ranks that must agree, first seen
+    at `diverged_step`. `local` holds, for each metric read before any reduction ("loss",
+    "activation_grad_norm"), the median of each rank in `reported`.
+    """
+
+    world: int
+    reported: tuple[int, ...] = ()
+    diverged: tuple[str, ...] = ()
+    diverged_step: int | None = None
+    local: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFacts:
+    """How a watched loop went.
+
+    `steps` counts optimizer steps (or updates by hand, then `by_hand`), `backwards` the
+    backward passes, `observed` the steps whose gradients were measured. `optimizers` are the class
+    names of the optimizers that stepped, `idle_optimizers` of those that exist and never
+    did. `schedulers` are class names of learning-rate schedulers. `streams` counts
+    independent losses (a GAN has two): with more than one there is no metric "loss" at the
+    model's site, but a "stream_loss" for each at the site named like its optimizer's model.
+    `compiled` are paths of modules that torch.compile runs, `blind` those whose inside
+    cannot be seen because hooks came too late. `scale_unknown`: gradients carried a loss
+    scale nobody told of. `ended` is "" for a loop that ended by itself, else "exception",
+    "interrupted", "killed", "until" or "fail-on".
+    """
+
+    steps: int = 0
+    backwards: int = 0
+    observed: int = 0
+    by_hand: bool = False
+    optimizers: tuple[str, ...] = ()
+    idle_optimizers: tuple[str, ...] = ()
+    schedulers: tuple[str, ...] = ()
+    streams: int = 1
+    compiled: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+    scale_unknown: bool = False
+    clipping: ClippingFacts | None = None
+    scaler: ScalerFacts | None = None
+    ranks: RankFacts | None = None
+    ended: str = ""
+    own_seconds: float = 0.0
+    """CPU seconds gradlint spent; `loop_seconds` is the whole loop's."""
+    loop_seconds: float = 0.0
