@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -24,11 +24,12 @@ from gradlint.hooks.parameters import ParameterReader
 from gradlint.hooks.saved import activation_of
 from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis
 from gradlint.hooks.tensor_facts import named_tensors
+from gradlint.hooks.weak import WeakMap, joined
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
 from gradlint.metrics.base import sampled
 from gradlint.metrics.dead_fraction import fired_units
 from gradlint.metrics.saturated_share import relative_slope
-from gradlint.trace import MODEL, Event, Facts, Flow, Observation, Site, Trace
+from gradlint.trace import MODEL, Event, Facts, Flow, ModuleFacts, Observation, Site, Trace
 
 MAX_CALLS = 4
 """Calls of one module read in a step: a weight shared over time or depth is called often."""
@@ -37,8 +38,24 @@ _RECTIFIERS = frozenset({"relu", "relu6"})
 _SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh"})
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What was measured and not read back: scalars that are still on their device."""
+
+    pending: list[tuple[str, Site, int, Tensor]]
+    recorder: GainRecorder | None
+    graph: Graph
+    step: int
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The scalars, in the order `Observer.deliver` wants their values in."""
+        gains = self.recorder.tensors if self.recorder is not None else []
+        return [value for *_, value in self.pending] + gains
+
+
 class Observer:
-    """Observes one model; a context, inside which hooks are in place.
+    """Observes models; a context, inside which hooks are in place.
 
     The caller drives: `step`, then the forward, `forward_done`, `backward`, `gradients`,
     `before_update`, `after_update`. Numbers stay on their device until `read`.
@@ -46,18 +63,19 @@ class Observer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         *,
         sources: Mapping[str, Source] | None = None,
     ) -> None:
-        self.model = model
-        self.modules = dict(model.named_modules())
-        self.facts_of_modules = module_facts(model, sources)
+        self.roots: WeakMap[nn.Module] = WeakMap()
+        """Models by their labels; "" where there is only one."""
+        self.modules: WeakMap[nn.Module] = WeakMap()
+        self.facts_of_modules: dict[str, ModuleFacts] = {}
         self._depths: dict[str, int] = {}
-        self.weights = ParameterReader(model, optimizer, self._put, self._depths)
+        self.weights = ParameterReader(self.modules, self._put, self._depths)
         self.facts_of_parameters = self.weights.facts
-        self._lazy = [path for path, p in model.named_parameters() if is_lazy(p)]
+        self._lazy: list[str] = []
         self.parameters = self.weights.parameters
         self.graph = Graph()
         """Structure of the first forward."""
@@ -72,7 +90,7 @@ class Observer:
         self.outputs: Any = None
         self.captured: CapturedGraph | None = None
         self._step = 0
-        self._pending: list[tuple[str, Site, Tensor]] = []
+        self._pending: list[tuple[str, Site, int, Tensor]] = []
         self._windows: dict[str, tuple[Site, Tensor, int]] = {}
         self._recorder: GainRecorder | None = None
         self._reading = True
@@ -80,23 +98,54 @@ class Observer:
         self._in_backward = False
         self._handles: list[RemovableHandle] = []
         self._stack = ExitStack()
+        self._given = model
+        if model is not None:
+            self.admit(model, optimizer, sources=sources)
 
     # -- being in place ---------------------------------------------------------------
 
+    def admit(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        label: str = "",
+        *,
+        sources: Mapping[str, Source] | None = None,
+    ) -> None:
+        """Observe `model`, its paths below `label`; what it has gained since is taken anew.
+
+        It is not kept alive; one given to the constructor is.
+        """
+        self.roots[label] = model
+        known = self.facts_of_modules
+        found = module_facts(model, sources, label)
+        self.facts_of_modules |= {p: facts for p, facts in found.items() if p not in known}
+        for path, module in model.named_modules():
+            self.modules[joined(label, path)] = module
+        self.weights.admit(model, optimizer, label)
+        self._lazy = [path for path, p in self.parameters.items() if is_lazy(p)]
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, where there is only one."""
+        (model,) = self.roots.values()
+        return model
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(HookManager(self.model, self))
+            for label, model in self.roots.items():
+                stack.enter_context(HookManager(model, self, label))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        self._close_step()
+        self.close_step()
         self.outputs = None
         self.weights.forget()
         self._pending.clear()
 
-    def _close_step(self) -> None:
+    def close_step(self) -> None:
         """Drop what holds the step's tensors, and the hooks on them."""
         for handle in self._handles:
             handle.remove()
@@ -111,16 +160,20 @@ class Observer:
         Without `detailed`, activations and the shape of gradients' distributions are left
         out; loss, norms, updates and which units fire are always measured.
         """
+        self.open_step(number, detailed=detailed)
+        try:
+            with self.calls.noting_packed():
+                yield
+        finally:
+            self.close_step()
+
+    def open_step(self, number: int, *, detailed: bool = True) -> None:
+        """Open step `number`, to be closed by `close_step`; see `step`."""
         self._step = number
         self._detailed = detailed
         self.calls = Calls()
         self.outputs = None
         self.last_gains = Gains()
-        try:
-            with self.calls.noting_packed():
-                yield
-        finally:
-            self._close_step()
 
     @contextmanager
     def not_reading(self) -> Iterator[None]:
@@ -152,7 +205,7 @@ class Observer:
         """Measure what a module returned (called by its hook)."""
         call = self.calls.leave(path)
         depth = self._depths.setdefault(path, len(self._depths))
-        if not path:
+        if path in self.roots:
             self.outputs = output
         if not self._reading:
             return
@@ -162,11 +215,11 @@ class Observer:
             self.facts_of_modules[path] = replace(
                 facts,
                 depth=depth,
-                calls=self.calls.counts[path],
+                calls=self.calls.of_forward[path],
                 output_shape=tuple(tensors[0].shape) if tensors else None,
             )
         elif facts is not None:
-            self.facts_of_modules[path] = replace(facts, calls=self.calls.counts[path])
+            self.facts_of_modules[path] = replace(facts, calls=self.calls.of_forward[path])
         if not tensors or call >= MAX_CALLS or not self._detailed:
             return
         site = Site(path, type(module).__name__, depth, path)
@@ -197,7 +250,7 @@ class Observer:
 
     def forward_done(self, loss: Tensor, *, gains: bool = True) -> None:
         """Read the graph behind `loss`; with `gains`, be ready to measure every operation's."""
-        self._put(all_metrics()["loss"], MODEL, loss)
+        self.put("loss", loss)
         if self._lazy:
             self._materialize()
         if loss.grad_fn is None:
@@ -219,13 +272,21 @@ class Observer:
 
     def _materialize(self) -> None:
         """Complete the facts of lazy modules, which learn their shapes in the first forward."""
-        now = parameter_facts(self.model, None)
+        now = {
+            path: facts
+            for label, model in self.roots.items()
+            for path, facts in parameter_facts(model, None, label).items()
+        }
         for path in self._lazy:
             known, found = self.facts_of_parameters[path], now[path]
             self.facts_of_parameters[path] = replace(
                 known, shape=found.shape, fan_in=found.fan_in, fan_out=found.fan_out
             )
-        modules = module_facts(self.model)
+        modules = {
+            path: facts
+            for label, model in self.roots.items()
+            for path, facts in module_facts(model, label=label).items()
+        }
         for path in {self.facts_of_parameters[p].module for p in self._lazy}:
             kind, options = modules[path].kind, modules[path].options
             self.facts_of_modules[path] = replace(
@@ -319,7 +380,19 @@ class Observer:
 
     def _put(self, metric: Metric, site: Site, *tensors: Tensor) -> None:
         with torch.no_grad():
-            self._pending.append((metric.name, site, metric(*tensors)))
+            self._pending.append((metric.name, site, self._step, metric(*tensors)))
+
+    def put(self, name: str, value: Tensor, site: Site = MODEL) -> None:
+        """Note a number of the whole run, measured by the caller."""
+        self._put(all_metrics()[name], site, value)
+
+    def unread(self) -> Unread:
+        """Hand over what was measured since the last reading, still on its device."""
+        graph = self.captured.graph if self.captured is not None else Graph()
+        unread = Unread(self._pending, self._recorder, graph, self._step)
+        self._pending = []
+        self._recorder = None
+        return unread
 
     def read(self) -> dict[tuple[str, str], float]:
         """Read everything measured since the last reading; return it by metric and path.
@@ -327,23 +400,22 @@ class Observer:
         One copy from each device. Of several values of one metric at one path (a module
         called more than once) the returned mapping holds the last.
         """
-        recorder = self._recorder
-        gains_at = len(self._pending)
-        tensors = [value for _, _, value in self._pending]
-        if recorder is not None:
-            tensors.extend(recorder.tensors)
-        values = _read_together(tensors)
+        unread = self.unread()
+        return self.deliver(unread, _read_together(unread.tensors))
+
+    def deliver(self, unread: Unread, values: Sequence[float]) -> dict[tuple[str, str], float]:
+        """Take the `values` of what `unread` handed over, in their order."""
         seen: dict[tuple[str, str], float] = {}
-        for (name, site, _), value in zip(self._pending, values[:gains_at], strict=True):
-            self.observations.append(Observation(name, site, self._step, value))
+        gains_at = len(unread.pending)
+        for (name, site, step, _), value in zip(unread.pending, values[:gains_at], strict=True):
+            self.observations.append(Observation(name, site, step, value))
             seen[name, site.path] = value
-        self._pending.clear()
-        if recorder is not None and self.captured is not None:
-            self._take_gains(self.captured.graph, recorder.gains(values[gains_at:]))
-            self._recorder = None
+        if unread.recorder is not None:
+            gains = unread.recorder.gains(values[gains_at:])
+            self._take_gains(unread.graph, gains, unread.step)
         return seen
 
-    def _take_gains(self, graph: Graph, gains: Gains) -> None:
+    def _take_gains(self, graph: Graph, gains: Gains, step: int) -> None:
         self.last_gains = gains
         decades = decompose(graph, gains.norms, gains.edges)
         best: dict[str, Operation] = {}
@@ -357,15 +429,13 @@ class Observer:
         for path, op in sorted(best.items(), key=lambda item: item[1].id):
             norm = gains.norms[op.id]
             site = replace(self.site_of(op), path=path)
-            self.observations.append(
-                Observation("pre_activation_grad_norm", site, self._step, norm)
-            )
+            self.observations.append(Observation("pre_activation_grad_norm", site, step, norm))
             if op.id not in decades:
                 continue
             layers = by_layer(graph, gains.norms, gains.edges, op.id) if layers_wanted else {}
             layers_wanted = False
             start = gains.norms.get(graph.operations[-1].id, 1.0)
-            self.flows.append(Flow(self._step, site, decades[op.id], layers, norm, start))
+            self.flows.append(Flow(step, site, decades[op.id], layers, norm, start))
 
     def trace(self, facts: Facts) -> Trace:
         """Return what was observed, with `facts` completed by events and flows."""
@@ -383,6 +453,7 @@ def _readable(tensor: Tensor) -> bool:
         (tensor.is_floating_point() or tensor.is_complex())
         and tensor.numel() > 0
         and not tensor.is_meta
+        and not tensor.is_nested
         and tensor.layout is torch.strided
     )
 

@@ -33,6 +33,8 @@ class Calls:
         self.open: list[Call] = []
         self.order: dict[str, int] = {}
         self.counts: dict[str, int] = {}
+        self.of_forward: dict[str, int] = {}
+        """Calls of each module since the outermost module was entered."""
         self.packed: list[tuple[int, int]] = []
         """Intervals in which saved tensors go through hooks (checkpoints): never read there."""
 
@@ -40,6 +42,9 @@ class Calls:
         """Note that the module at `path` starts."""
         index = self.counts.get(path, 0)
         self.counts[path] = index + 1
+        if not self.open:
+            self.of_forward.clear()
+        self.of_forward[path] = self.of_forward.get(path, 0) + 1
         self.open.append(Call(path, sequence_number(), index=index))
 
     def leave(self, path: str) -> int:

@@ -56,6 +56,7 @@ class GainRecorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.captured = CapturedGraph(self.captured.graph)  # its nodes keep tensors alive
 
     def _hook(self, identity: int) -> Callable[[Any, Any], None]:
         edges = self.captured.edges[identity]

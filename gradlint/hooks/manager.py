@@ -11,6 +11,7 @@ from torch import nn
 
 from gradlint.errors import GradlintError, MetricError
 from gradlint.hooks.inert import Inert
+from gradlint.hooks.weak import joined
 
 _graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 _functorch_level = getattr(
@@ -80,16 +81,24 @@ class _Leave(_Hook):
 
 
 class HookManager:
-    """Places hooks on every module of `model` on entry and removes them all on exit."""
+    """Places hooks on every module of `model` on entry and removes them all on exit.
 
-    def __init__(self, model: nn.Module, listener: Listener) -> None:
+    The listener is told paths that start with `label`, as if the model were a child of that
+    name. Neither the manager nor its hooks keep the model alive once they are removed.
+    """
+
+    def __init__(self, model: nn.Module, listener: Listener, label: str = "") -> None:
         self.model = model
         self.listener = listener
+        self.label = label
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # takes no hooks
+                path = joined(self.label, path)
                 stack.enter_context(
                     module.register_forward_pre_hook(_Enter(self.listener, path), with_kwargs=True)
                 )

@@ -9,29 +9,38 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.hooks.sites import is_lazy, parameter_facts, units_first
+from gradlint.hooks.weak import WeakMap
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
-from gradlint.trace import MODEL, Site
+from gradlint.trace import MODEL, ParameterFacts, Site
 
 Put = Callable[..., None]
 """``put(metric, site, *tensors)``: measures, and keeps the scalar until it is read."""
 
 
 class ParameterReader:
-    """Measures the parameters of one model; `facts` and `parameters` are by path."""
+    """Measures the parameters of models; `facts` and `parameters` are by path."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer | None,
-        put: Put,
-        depths: Mapping[str, int],
+        self, modules: Mapping[str, nn.Module], put: Put, depths: Mapping[str, int]
     ) -> None:
-        self.modules = dict(model.named_modules())
-        self.parameters = dict(model.named_parameters())
-        self.facts = parameter_facts(model, optimizer)
+        self.modules = modules
+        self.parameters: WeakMap[nn.Parameter] = WeakMap()
+        self.facts: dict[str, ParameterFacts] = {}
         self._put = put
         self._depths = depths
         self._before: dict[str, Tensor] = {}
+
+    def admit(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None, label: str = ""
+    ) -> None:
+        """Measure the parameters of `model`, too; those that were replaced are taken anew."""
+        paths = {id(p): path for path, p in self.parameters.items()}
+        own = dict(model.named_parameters())
+        for path, facts in parameter_facts(model, optimizer, label).items():
+            parameter = own[path.removeprefix(f"{label}.") if label else path]
+            if paths.get(id(parameter), path) == path:  # else another model's, and known
+                self.parameters[path] = parameter
+                self.facts[path] = facts
 
     def forget(self) -> None:
         """Drop the weights kept for an update that did not come."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradlint.finding import Source
 from gradlint.graph import STRUCTURAL, WEIGHTED, Graph, Operation
 from gradlint.hooks.attributes import is_users
+from gradlint.hooks.weak import joined
 from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts
 
 _OPTIONS = (
@@ -30,12 +31,13 @@ def clean_path(path: str) -> str:
 
 
 def module_facts(
-    model: nn.Module, sources: Mapping[str, Source] | None = None
+    model: nn.Module, sources: Mapping[str, Source] | None = None, label: str = ""
 ) -> dict[str, ModuleFacts]:
-    """Return the facts of every module by its path, not called yet."""
+    """Return the facts of every module by its path below `label`, not called yet."""
     sources = sources or {}
     facts: dict[str, ModuleFacts] = {}
-    for path, module in model.named_modules():
+    for inner, module in model.named_modules():
+        path = joined(label, inner)
         prefix = f"{path}." if path else ""
         own = tuple(f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False))
         facts[path] = ModuleFacts(
@@ -45,7 +47,7 @@ def module_facts(
             leaf=next(module.children(), None) is None,
             parameters=own,
             options=_options(module),
-            source=sources.get(path),
+            source=sources.get(inner),
             ours=_is_ours(type(module)),
         )
     return facts
@@ -72,9 +74,9 @@ def _is_ours(kind: type) -> bool:
 
 
 def parameter_facts(
-    model: nn.Module, optimizer: torch.optim.Optimizer | None
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, label: str = ""
 ) -> dict[str, ParameterFacts]:
-    """Return the facts of every parameter by its first path."""
+    """Return the facts of every parameter by its first path below `label`."""
     held = None
     if optimizer is not None:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -84,10 +86,12 @@ def parameter_facts(
         paths.setdefault(id(parameter), []).append(path)
         tensors[id(parameter)] = parameter
     facts: dict[str, ParameterFacts] = {}
-    for key, (path, *aliases) in paths.items():
+    for key, (inner, *others) in paths.items():
         tensor = tensors[key]
-        module_path = path.rpartition(".")[0]
-        fan_in, fan_out = fans(tensor, model.get_submodule(module_path))
+        owner = inner.rpartition(".")[0]
+        fan_in, fan_out = fans(tensor, model.get_submodule(owner))
+        path, module_path = joined(label, inner), joined(label, owner)
+        aliases = [joined(label, other) for other in others]
         facts[path] = ParameterFacts(
             path=path,
             shape=() if is_lazy(tensor) else tuple(tensor.shape),
