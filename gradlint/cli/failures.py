@@ -28,7 +28,8 @@ def sentence(error: BaseException) -> tuple[str, int]:
     elif type(error).__name__ == "Abort":
         return "interrupted", INTERRUPTED
     else:
-        text, code = f"{type(error).__name__}: {error}", OWN_FAULT
+        first = next(iter(str(error).strip().splitlines()), "")
+        text, code = f"{type(error).__name__}: {first:.300}", OWN_FAULT
     if code == OWN_FAULT:
         text = f"{text} (a fault of gradlint itself; -v shows where, please report it)"
     return " ".join(text.split()), code

@@ -33,6 +33,7 @@ def test_findings_make_the_exit_code(run, session, target, code):
         (SystemExit(4), 3),
         (RuleError("rule GL301 failed: KeyError('x')"), 70),
         (KeyError("x"), 70),
+        (RuntimeError("\nfirst line\nthe rest of a dump\n" * 99), 70),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
@@ -46,6 +47,7 @@ def test_a_failure_is_one_sentence_and_an_exit_code(run, session, error, code):
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("gradlint: ")
     assert "Traceback" not in result.stderr
+    assert len(result.stderr) < 500
     assert ("fault of gradlint itself" in result.stderr) is (code == 70)
 
 
