@@ -38,6 +38,21 @@ def median_updates(trace: Trace, since: int, min_steps: int) -> dict[str, float]
 
 
 def warming_up(trace: Trace) -> bool:
-    """Whether the learning rate was still rising at the end of the watched steps."""
+    """Whether the learning rate was still rising, or stood where a schedule starts it.
+
+    A schedule writes ``initial_lr`` into a fresh optimizer and sets its own first rate; `check`
+    steps no schedule, so a warm-up stays at its first rate. A loop of the user's steps it: there
+    the rates themselves tell.
+    """
+    optimizer = trace.facts.optimizer
+    if (
+        trace.facts.loop is None
+        and optimizer is not None
+        and optimizer.groups
+        and not optimizer.has_state
+    ):
+        started = [(g.get("lr"), g.get("initial_lr")) for g in optimizer.groups]
+        if all(a is not None and b is not None and a < 0.5 * b for a, b in started):
+            return True
     rates = trace.of("learning_rate").at("").training.values
     return len(rates) >= 2 and rates[-1] > 1.5 * rates[0] and rates[-1] >= 0.99 * max(rates)

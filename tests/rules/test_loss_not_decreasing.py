@@ -18,6 +18,7 @@ from gradlint.trace import (
 )
 
 SGD = OptimizerFacts("SGD")
+SCHEDULED = OptimizerFacts("SGD", groups=({"lr": 0.0, "initial_lr": 0.1},))
 CROSS_ENTROPY = LossFacts("cross_entropy", classes=5)
 CHANCE = math.log(5)
 
@@ -103,6 +104,7 @@ def test_noise_hides_both_a_rise_and_a_stay() -> None:
         pytest.param(trace(rising(9.0), targets=False), id="no-targets"),
         pytest.param(trace(rising(9.0), loss=None), id="a-loss-we-do-not-know"),
         pytest.param(trace(flat(1.5 * CHANCE), rates=[0.01 * i for i in range(40)]), id="warm-up"),
+        pytest.param(trace(flat(1.5 * CHANCE), optimizer=SCHEDULED), id="a-schedule-starts-low"),
     ],
 )
 def test_guards(observed) -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.loop_facts import LoopFacts
 from gradlint.rules.update_too_small import UpdateTooSmall
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
 
 SGD = OptimizerFacts("SGD")
+SCHEDULED = OptimizerFacts("SGD", groups=({"lr": 0.0, "initial_lr": 0.1},))
+RESUMED = OptimizerFacts("SGD", groups=({"lr": 0.0, "initial_lr": 0.1},), has_state=True)
 
 
 def trace(
@@ -16,6 +19,7 @@ def trace(
     norm: float = 1.0,
     rates: list[float] | None = None,
     optimizer: OptimizerFacts | None = SGD,
+    loop: LoopFacts | None = None,
 ) -> Trace:
     observed, parameters, modules = [], [], []
     for i, values in enumerate(ratios):
@@ -29,7 +33,9 @@ def trace(
     observed.append(observe("loss", "", shown[1:], kind="model"))
     observed.append(observe("total_gradient_norm", "", [norm] * 40, kind="model"))
     observed.append(observe("learning_rate", "", rates or [1e-7] * 40, kind="model"))
-    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer)
+    return trace_of(
+        *observed, parameters=parameters, modules=modules, optimizer=optimizer, loop=loop
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,11 @@ def trace(
         pytest.param(trace([0.0] * 40), False, id="nothing-moves-at-a-rate-above-zero"),
         pytest.param(trace([0.0] * 40, rates=[0.0] * 40), True, id="the-rate-is-zero"),
         pytest.param(trace([1e-8] * 40, rates=[1e-7 * i for i in range(40)]), False, id="warm-up"),
+        pytest.param(trace([1e-8] * 40, optimizer=SCHEDULED), False, id="a-schedule-starts-low"),
+        pytest.param(
+            trace([1e-8] * 40, optimizer=SCHEDULED, loop=LoopFacts()), True, id="nobody-steps-it"
+        ),
+        pytest.param(trace([1e-8] * 40, optimizer=RESUMED), True, id="a-schedule-has-ended"),
         pytest.param(trace([1e-8] * 40, optimizer=None), False, id="no-optimizer"),
         pytest.param(
             trace([1e-8] * 40, optimizer=OptimizerFacts("Adam", probe=True)), False, id="our-own"
