@@ -25,6 +25,7 @@ from gradlint.report import Report, build_report
 from gradlint.target import Target, from_objects
 from gradlint.target.locate import locate
 from gradlint.target.sources import module_sources
+from gradlint.target.user_code import eagerly
 from gradlint.trace import Trace
 from gradlint.training import Training
 
@@ -128,17 +129,18 @@ def check_target(
             seed=seed, batch_size=batch_size, batch=config.target.batch,
             training_step=config.target.training_step,
         )  # fmt: skip
-        return _check(
-            found,
-            config=config,
-            steps=steps,
-            seed=seed,
-            seeds=seeds,
-            device=device,
-            precision=precision,
-            cures=cures,
-            progress=progress,
-        )
+        with eagerly():  # the target may have loaded the compiler
+            return _check(
+                found,
+                config=config,
+                steps=steps,
+                seed=seed,
+                seeds=seeds,
+                device=device,
+                precision=precision,
+                cures=cures,
+                progress=progress,
+            )
 
 
 def describe_target(
@@ -297,7 +299,7 @@ def _undisturbed(device: str | None) -> Iterator[None]:
     grad = torch.is_grad_enabled()
     if device is not None:
         _known_device(device)
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad(), eagerly():
         try:
             yield
         finally:

@@ -296,3 +296,64 @@ def test_a_forward_that_raises_says_where() -> None:
 def test_a_device_that_is_not_there_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="available: cpu"):
         gradlint.check(nn.Linear(16, 4), BATCHES[0], functional.cross_entropy, device="abacus")
+
+
+class CompiledForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 32)
+        self.last = nn.Linear(32, 4)
+
+    @torch.compile(backend="eager")
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(functional.relu(self.first(inputs)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        CompiledForward,
+        lambda: nn.Sequential(torch.compile(mlp(), backend="eager")),
+        lambda: torch.compile(mlp(), backend="eager"),
+    ],
+    ids=["forward", "part", "whole"],
+)
+def test_compiled_regions_are_looked_into(build) -> None:
+    report = gradlint.check(build(), BATCHES, functional.cross_entropy, steps=2)
+
+    assert "GL001" not in codes(report)
+    assert sum("activation_std" in row.metrics and row.leaf for row in report.modules) >= 2
+
+
+def scripted_activation() -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 32), torch.jit.script(nn.Tanh()), nn.Linear(32, 4))
+
+
+def scripted_layer() -> nn.Module:
+    return nn.Sequential(torch.jit.script(mlp()[0]), *mlp()[1:])
+
+
+def nested(layout: torch.layout) -> tuple[Tensor, Tensor]:
+    rows = [torch.randn(3, 16), torch.randn(5, 16)]
+    return torch.nested.nested_tensor(rows, layout=layout), torch.randint(0, 4, (8,))
+
+
+def nested_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(torch.cat(outputs.unbind()), targets)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("model", "data", "loss"),
+    [
+        (scripted_activation, lambda: BATCHES, functional.cross_entropy),
+        (scripted_layer, lambda: BATCHES, functional.cross_entropy),
+        (mlp, lambda: nested(torch.jagged), nested_loss),
+        (mlp, lambda: nested(torch.strided), nested_loss),
+    ],
+    ids=["scripted-activation", "scripted-layer", "nested-jagged", "nested-strided"],
+)
+def test_what_cannot_be_looked_into_is_no_crash(model, data, loss) -> None:
+    report = gradlint.check(model(), data(), loss, steps=6)
+
+    assert report.verdict == "healthy", report

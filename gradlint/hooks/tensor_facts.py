@@ -23,10 +23,11 @@ def named_tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
 
     A lone tensor is called `name`, others ``name[0]``, ``name[key]`` and so on. Objects
     torch's pytree does not know (dataclasses, ModelOutput) are looked into as mappings or
-    by their attributes.
+    by their attributes. A nested tensor has no shape and no entries of its own: it is passed
+    over.
     """
     if isinstance(value, Tensor):
-        return [(name, value)]
+        return [] if value.is_nested else [(name, value)]
     if isinstance(value, Mapping):
         return [t for key, item in value.items() for t in named_tensors(item, f"{name}[{key}]")]
     if isinstance(value, (list, tuple)):
@@ -52,7 +53,7 @@ def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
     finite_mask = torch.isfinite(values) if values.is_floating_point() else None
-    bad = 0 if finite_mask is None else int((~finite_mask).sum())
+    bad = 0 if finite_mask is None else round(number((~finite_mask).sum()))
     entries = sampled(values)
     if bad:
         entries = entries[torch.isfinite(entries)]
@@ -67,16 +68,25 @@ def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
         name=name,
         shape=shape,
         dtype=dtype,
-        minimum=float(finite.amin()),
-        maximum=float(finite.amax()),
-        mean=float(entries.mean()),
-        std=float(entries.std(correction=0)),
+        minimum=number(finite.amin()),
+        maximum=number(finite.amax()),
+        mean=number(entries.mean()),
+        std=number(entries.std(correction=0)),
         non_finite=bad,
-        whole=bool((entries == entries.round()).all()),
+        whole=bool(number((entries == entries.round()).all())),
         unique=min(unique, MAX_UNIQUE),
         channel_means=means,
         channel_stds=stds,
     )
+
+
+def number(scalar: Tensor) -> float:
+    """Return the value of a tensor of one entry.
+
+    Unlike `Tensor.item` it is no dispatched operation, so that watching adds none.
+    """
+    value: float = scalar.reshape(1).tolist()[0]
+    return value
 
 
 def _channels(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

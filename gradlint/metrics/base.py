@@ -92,8 +92,11 @@ def spread(values: Tensor) -> Tensor:
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """Return `tensor` detached, dense and real."""
+    """Return `tensor` detached, dense and real; a nested one as its entries, flat."""
     tensor = tensor.detach()
+    if tensor.is_nested:
+        parts = [part.reshape(-1) for part in tensor.unbind()]
+        return dense(torch.cat(parts) if parts else torch.zeros(0))
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     elif tensor.layout is not torch.strided:

@@ -11,9 +11,10 @@ from gradlint.target import names
 from gradlint.target.assembled import Parts, assemble
 from gradlint.target.batches import BATCH_SIZE, Source
 from gradlint.target.models import find_model
-from gradlint.target.module_file import import_target
-from gradlint.target.specs import parse_all
+from gradlint.target.module_file import Imported, import_target
+from gradlint.target.specs import Recipe, parse_all
 from gradlint.target.target import Target
+from gradlint.target.user_code import eagerly
 
 
 def locate(
@@ -54,6 +55,22 @@ def locate(
     _check_options(lr, batch_size, device)
     recipe = parse_all(inputs) if inputs else None
     found = import_target(target)
+    with eagerly():
+        return _located(found, recipe, loss, optimizer, lr, seed, batch_size, batch, training_step)
+
+
+def _located(
+    found: Imported,
+    recipe: Recipe | None,
+    loss: str | None,
+    optimizer: str | None,
+    lr: float | None,
+    seed: int,
+    batch_size: int | None,
+    batch: str | None,
+    training_step: str | None,
+) -> Target:
+    """The target of an imported module; see `locate`."""
     model = find_model(found, seed)
     named, note = (None, "") if recipe is not None else names.find_batch(found, batch)
     source = None

@@ -122,13 +122,24 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def with_parameters(model: nn.Module, name: str, target: Imported | None = None) -> nn.Module:
-    """Return `model` if it has parameters.
+    """Return `model` if it has parameters that can be trained and looked at.
 
     Raises:
-        TargetNotFoundError: If it has none.
+        TargetNotFoundError: If it has none, only their shapes, or is a compiled program.
     """
+    at = f" in {target.path}" if target is not None else ""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TargetNotFoundError(
+            f"expected {name}{at} to be a module in Python, got a TorchScript program, which "
+            "cannot be looked into; name the module that was given to torch.jit"
+        )
+    hollow = next((path for path, p in model.named_parameters() if p.is_meta), None)
+    if hollow is not None:
+        raise TargetNotFoundError(
+            f"expected {name}{at} to have weights, its {hollow} is on the meta device and has a "
+            "shape only; build it on a real device, or load its weights first"
+        )
     if next(model.parameters(), None) is None:
-        at = f" in {target.path}" if target is not None else ""
         raise TargetNotFoundError(
             f"expected {name}{at} to have parameters to train, {type(model).__name__} has none; "
             "assign layers to self, or keep them in nn.ModuleList, so that they are registered"

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -39,7 +40,9 @@ def copied(value: T, model: nn.Module) -> T:
     Tensors that a module computed and keeps as attributes (an old-style weight norm does)
     cannot be deep-copied by torch; their numbers are copied, the next forward computes them.
     """
-    return copy.deepcopy(value, _memo(model))
+    memo = _memo(model)
+    _copied_module(model, memo)
+    return copy.deepcopy(value, memo)
 
 
 def copied_together(
@@ -51,7 +54,7 @@ def copied_together(
     and a memory; one that cannot be copied, and any plain function, stays the same.
     """
     memo = _memo(model)
-    clone = copy.deepcopy(model, memo)
+    clone = _copied_module(model, memo)
     twin = with_own_loss(convention, memo)
     return clone, None if optimizer is None else _copied_optimizer(optimizer, memo), twin
 
@@ -81,6 +84,17 @@ def loss_module(function: object) -> nn.Module | None:
                 function = getattr(function, name)
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def _copied_module(model: nn.Module, memo: dict[int, object]) -> nn.Module:
+    """Return a deep copy whose parameters are leaves, those of scripted parts, too."""
+    with torch.no_grad():
+        clone = copy.deepcopy(model, memo)
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for path, other in clone.named_parameters(remove_duplicate=False):
+        if path in own and own[path].requires_grad != other.requires_grad:
+            other.requires_grad_(own[path].requires_grad)
+    return clone
 
 
 def _memo(model: nn.Module) -> dict[int, object]:

@@ -68,6 +68,19 @@ def frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
 
 
 @contextmanager
+def eagerly() -> Iterator[None]:
+    """Run compiled regions as they were written: what is compiled cannot be looked into.
+
+    Without a compiler loaded there is nothing to do, and none is loaded for it.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def quietly(seed: int | None = None, *, warn: bool = True) -> Iterator[None]:
     """Run the user's code: what it prints goes to stderr, the random states are put back.
 

@@ -25,7 +25,7 @@ def rolled(batch: Batch) -> Batch:
     """Return the batch with every sample's input exchanged for its neighbor's."""
 
     def roll(leaf: Any) -> Any:
-        return leaf.roll(1, 0) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+        return leaf.roll(1, 0) if _plain(leaf) and leaf.ndim else leaf
 
     return Batch(tree_map(roll, batch.inputs), batch.targets)
 
@@ -35,4 +35,9 @@ def are_others(one: Any, other: Any) -> bool:
     pairs = list(zip(named_tensors(one, "input"), named_tensors(other, "input"), strict=False))
     if any(a.shape != b.shape for (_, a), (_, b) in pairs):
         return False
-    return any(not torch.equal(a, b) for (_, a), (_, b) in pairs)
+    return any(not torch.equal(a, b) for (_, a), (_, b) in pairs if _plain(a) and _plain(b))
+
+
+def _plain(leaf: Any) -> bool:
+    """Whether `leaf` is a tensor of one block: neither sparse nor nested."""
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_nested

@@ -123,6 +123,16 @@ def test_what_cannot_be_found_is_said_with_a_way_out(program, tmp_path, target, 
         pytest.param(
             "model = nn.Sequential(nn.ReLU())", ["parameters to train", "Sequential"], id="empty"
         ),
+        pytest.param(
+            "model = nn.Linear(2, 2, device='meta')",
+            ["to have weights", "weight is on the meta device", "real device"],
+            id="meta",
+        ),
+        pytest.param(
+            NET + "model = torch.jit.script(Net())",
+            ["a module in Python, got a TorchScript program", "torch.jit"],
+            id="scripted",
+        ),
         pytest.param(NET + "batch = torch.ones(0, 6)", ["empty tensor of shape 0x6"], id="no-rows"),
         pytest.param(NET + "loader = []", ["loader", "at least one batch"], id="no-batches"),
         pytest.param(NET + "batch = ('a', 'b')", ["batch to hold tensors"], id="no-tensors"),
