@@ -379,8 +379,13 @@ def relu_output_and_counts() -> Any:
         x = torch.rand(64, 4)
         return x, (3 * x.sum(1, keepdim=True)).round()
 
+    def model() -> nn.Module:
+        body = mlp(4, 64, 1)
+        nn.init.ones_(body[-1].bias)  # a single output that starts below zero would stay there
+        return nn.Sequential(body, nn.ReLU())
+
     return {
-        "model": lambda: nn.Sequential(mlp(4, 64, 1), nn.ReLU()),
+        "model": model,
         "batch": batch,
         "loss_fn": nn.MSELoss(),
         "optimizer": adam(1e-2),

@@ -223,6 +223,9 @@ def nn_transformer_sequence_to_sequence() -> Any:
             self.position = Positional(width)
             self.transformer = nn.Transformer(width, 4, 2, 2, 64, batch_first=True)
             self.head = nn.Linear(width, TOKENS)
+            for p in self.parameters():
+                if p.dim() > 1:  # embeddings of N(0, 1) times √width make attention one-hot
+                    nn.init.xavier_uniform_(p)
 
         def forward(self, source: Tensor, target: Tensor) -> Tensor:
             mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
