@@ -48,5 +48,5 @@ def test_the_message_counts_the_steps() -> None:
     assert found.module == "norm"
     assert found.message == (
         "BatchNorm is applied 4 times in a row in one forward: one running mean and variance for "
-        "4 time steps"
+        "all 4"
     )
