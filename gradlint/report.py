@@ -59,6 +59,12 @@ class Report(Record):
     series: dict[str, tuple[tuple[int, float], ...]] = Field(default_factory=dict)
     flow: tuple[FlowRow, ...] = ()
     error: Failure | None = None
+    rules: tuple[str, ...] = ()
+    """Codes of the rules that ran and were not skipped."""
+    fail_on: str = "error"
+    """The least severity that makes the exit code 1, or "never"."""
+    notices: tuple[str, ...] = ()
+    """What else the user is told: ignores that ignore nothing, accepted findings that are gone."""
 
     @property
     def causes(self) -> tuple[ReportedFinding, ...]:
@@ -68,6 +74,36 @@ class Report(Record):
     def symptoms_of(self, cause: ReportedFinding) -> tuple[ReportedFinding, ...]:
         """The findings that `cause` explains."""
         return tuple(found for found in self.findings if found.id in cause.symptoms)
+
+    def silencing(self, taken: Mapping[int, Suppressed]) -> Report:
+        """Return the report without the findings whose ids are in `taken`.
+
+        What only they explained stands for itself; verdict and exit code are made anew.
+        """
+        kept = [found for found in self.findings if found.id not in taken]
+        number = {found.id: i for i, found in enumerate(kept, start=1)}
+        findings = tuple(
+            found.model_copy(
+                update={
+                    "id": number[found.id],
+                    "cause": number.get(found.cause or 0),
+                    "because": found.because if found.cause in number else "",
+                    "symptoms": tuple(number[i] for i in found.symptoms if i in number),
+                }
+            )
+            for found in kept
+        )
+        observed = self.error is None and self.verdict != "not-observed"
+        verdict = _verdict(findings, observed=observed)
+        return self.model_copy(
+            update={
+                "findings": findings,
+                "suppressed": (*self.suppressed, *taken.values()),
+                "verdict": verdict,
+                "exit_code": _exit_code(findings, verdict, self.error, self.fail_on),
+                "summary": self.summary.model_copy(update=_counts(findings)),
+            }
+        )
 
     def raise_for(self, severity: str | Severity = "error") -> None:
         """Raise if a finding is at or above `severity`.
@@ -147,8 +183,9 @@ def build_report(
     suppressed: Iterable[Suppressed] = (),
     target: Mapping[str, Any] | None = None,
     fail_on: str | Severity = "error",
-    rules_run: int = 0,
+    rules_run: int | Sequence[str] = 0,
     error: Mapping[str, str] | None = None,
+    notices: Iterable[str] = (),
 ) -> Report:
     """Put together what is known of one run.
 
@@ -160,16 +197,17 @@ def build_report(
         suppressed: What the user asked not to see.
         target: Fields of `TargetRecord`, and any others.
         fail_on: The least severity that makes the exit code 1, or "never".
-        rules_run: The number of rules that spoke.
+        rules_run: The codes of the rules that spoke, or their number.
         error: `during`, `type` and `message` of the exception that ended the run; the
             trace's "exception" event by default. The exit code is then 3, unless an error
             names the reason.
+        notices: What else the user is told.
     """
     reported = tuple(_reported(i, linked) for i, linked in enumerate(findings, start=1))
     failure = _failure(trace, error)
     verdict = _verdict(reported, observed=len(trace) > 0 and failure is None)
     modules, parameters = tables(trace)
-    counts = {level.label: sum(f.severity is level for f in reported) for level in Severity}
+    codes = () if isinstance(rules_run, int) else tuple(rules_run)
     return Report(
         versions=versions(),
         target=TargetRecord.model_validate(plain(target or {})),
@@ -182,13 +220,24 @@ def build_report(
         ),
         skipped=dict(skipped or {}),
         suppressed=tuple(suppressed),
-        summary=Summary(**counts, steps=max(trace.steps, default=0), rules_run=rules_run),
+        summary=Summary(
+            **_counts(reported),
+            steps=max(trace.steps, default=0),
+            rules_run=rules_run if isinstance(rules_run, int) else len(codes),
+        ),
         modules=modules,
         parameters=parameters,
         series=series_of(trace),
         flow=flow_of(trace.facts.flows),
         error=failure,
+        rules=codes,
+        fail_on=fail_on if isinstance(fail_on, str) else fail_on.label,
+        notices=tuple(notices),
     )
+
+
+def _counts(findings: Sequence[ReportedFinding]) -> dict[str, int]:
+    return {level.label: sum(f.severity is level for f in findings) for level in Severity}
 
 
 def failed_report(message: str, kind: str, exit_code: int, target: Mapping[str, Any]) -> Report:

@@ -70,11 +70,20 @@ class ExplainedRecord(Record):
 
 
 class Suppressed(Record):
-    """A finding the user asked not to see, and by what: "baseline", "comment", "config"."""
+    """A finding the user asked not to see, and by what: "baseline", "comment", "config".
+
+    What a baseline silences is kept whole; `reason` is what the user gave as one.
+    """
 
     code: str
     module: str | None = None
     by: str
+    reason: str = ""
+    rule: str = ""
+    severity: Level | None = None
+    message: str = ""
+    parameter: str | None = None
+    source: SourceRecord | None = None
 
 
 class TargetRecord(Record):

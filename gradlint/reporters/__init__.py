@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gradlint.errors import UsageError
@@ -39,16 +40,26 @@ def reporter(name: str) -> Reporter:
     Raises:
         UsageError: If there is no such format; lists those there are.
     """
-    if name not in formats():
-        raise UsageError(no_such_format(name))
-    module = importlib.import_module(f"{__name__}.to_{name.replace('-', '_')}")
-    render_one: Reporter = module.render
+    render_one: Reporter = _module(name).render
     return render_one
 
 
+def _module(name: str) -> ModuleType:
+    if name not in formats():
+        raise UsageError(no_such_format(name))
+    return importlib.import_module(f"{__name__}.to_{name.replace('-', '_')}")
+
+
 def render(reports: Sequence[Report], name: str, options: Options | None = None) -> str:
-    """Return `reports` in format `name`; several become one JSON array, or follow each other."""
+    """Return `reports` in format `name`; several become one document, or follow each other.
+
+    A reporter that has `render_all` says itself what several become.
+    """
     options = options or Options()
+    together = getattr(_module(name), "render_all", None)
+    if together is not None:
+        text: str = together(reports, options)
+        return text
     texts = [reporter(name)(report, options) for report in reports]
     if name == "json" and len(texts) != 1:
         return "[\n" + ",\n".join(text.rstrip("\n") for text in texts) + "\n]\n"
