@@ -1,0 +1,105 @@
+"""What rules ask of a watched training loop. No rule here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gradlint.rules._losses import noise, progress
+from gradlint.rules._optimizer import given
+from gradlint.trace import Observation, ParameterFacts, Trace
+
+NO_LOOP = "no training loop was watched"
+
+
+def learned(trace: Trace, path: str) -> bool:
+    """Whether a parameter had a gradient other than zero at any step, whatever it has now.
+
+    In a loop a part can rest for a while: the other side of a GAN, a head of another task,
+    layers unfrozen later.
+    """
+    return any(value != 0 for value in trace.of("gradient_norm").at(path).values)
+
+
+def moved(trace: Trace, path: str) -> bool:
+    """Whether a step changed a parameter, whoever wrote to it."""
+    ratios = trace.of("update_to_weight_ratio").at(path)
+    return any(value > 0 for value in ratios.training.values)
+
+
+def keeps(trace: Trace, path: str) -> bool:
+    """Whether a parameter's norm stayed, within what steps observed less closely measure."""
+    norms = trace.of("weight_norm").at(path).values
+    return not norms or max(norms) - min(norms) <= 1e-6 * max(norms)
+
+
+def without_the_model(trace: Trace) -> bool:
+    """Whether a loop optimizes something else than its models: an image, a prompt, a latent code.
+
+    Its optimizer holds foreign tensors and none of the models' parameters, and the loss answers
+    to its steps: it changed by a quarter and by more than its noise. It does not where the
+    model was built anew after the optimizer.
+    """
+    optimizer = given(trace)
+    if trace.facts.loop is None or optimizer is None or optimizer.foreign == 0:
+        return False
+    if any(p.in_optimizer for p in trace.parameters.values()):
+        return False
+    seen = progress(trace)
+    if seen is None:
+        return False
+    first, late = seen
+    return abs(late - first) > max(0.25 * abs(first), 3 * noise(trace))
+
+
+def roots(trace: Trace) -> frozenset[str]:
+    """Paths of the models themselves: ``""``, or a label for each of several."""
+    if "" in trace.modules or not trace.modules:
+        return frozenset({""})
+    return frozenset(path.partition(".")[0] for path in trace.modules)
+
+
+def left_alone(trace: Trace, path: str) -> bool:
+    """Whether `path` is one of several models, and no optimizer holds any part of it."""
+    if path not in roots(trace) - {""}:
+        return False
+    return not any(p.in_optimizer for p in _inside(trace, path).values())
+
+
+def twin(trace: Trace, path: str) -> str | None:
+    """Return another model with the names and shapes of the one at `path` that is trained."""
+    if path not in roots(trace) - {""}:
+        return None
+    mine = _inside(trace, path)
+    for other in sorted(roots(trace) - {path}):
+        theirs = _inside(trace, other)
+        same = {n: p.shape for n, p in mine.items()} == {n: p.shape for n, p in theirs.items()}
+        if mine and same and any(p.requires_grad for p in theirs.values()):
+            return other
+    return None
+
+
+def _inside(trace: Trace, root: str) -> dict[str, ParameterFacts]:
+    """Parameters of the model labelled `root`, by their path in it."""
+    return {
+        path.removeprefix(f"{root}."): facts
+        for path, facts in trace.parameters.items()
+        if path.startswith(f"{root}.")
+    }
+
+
+def by_stream(trace: Trace, observations: Iterable[Observation]) -> dict[str, list[Observation]]:
+    """Group observations of steps by whose steps they are: the sites of "stream_loss".
+
+    A loop with one optimizer has one stream, "".
+    """
+    names = {o.step: o.site.path for o in trace.of("stream_loss")}
+    found: dict[str, list[Observation]] = {}
+    for seen in observations:
+        found.setdefault(names.get(seen.step, ""), []).append(seen)
+    return found
+
+
+def of_stream(trace: Trace, stream: str) -> tuple[str, str]:
+    """Return the module that a stream trains, and how a message names its steps."""
+    module = stream.partition(":")[0]
+    return (module if module in trace.modules else ""), (f" of {stream}" if stream else "")

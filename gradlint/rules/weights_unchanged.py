@@ -1,0 +1,179 @@
+"""Weights that stay, bit for bit, although the optimizer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import NO_LOOP, keeps
+from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._scale_free import divides_scale_out
+from gradlint.rules.base import Rule
+from gradlint.trace import ParameterFacts, Trace
+
+_HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+"""Largest relative change that rounding to the nearest number can undo."""
+
+
+@dataclass(frozen=True)
+class WeightsUnchanged(Rule):
+    """Parameters that have a gradient, a learning rate, and never change.
+
+    ## What it does
+    Looks at the true update of every parameter that an optimizer holds. Flags those that were
+    equal before and after every observed step with a gradient and a learning rate above zero,
+    at least `min_steps` of them. In half precision, where the update is smaller than the
+    weight's own rounding, it is an error if most of the model stands still, a warning for single
+    weight matrices and a note for vectors.
+
+    ## Why is this bad?
+    These weights keep their values for ever. A bfloat16 weight has 8 significant bits: an
+    update below 1/256 to 1/512 of it is rounded away, at every step anew.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5)).to(torch.bfloat16)
+    for p in model.parameters():
+        nn.init.constant_(p, 0.5) if p.ndim == 1 else nn.init.uniform_(p, 0.25, 0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    x, y = torch.randn(64, 16).to(torch.bfloat16), torch.randint(0, 5, (64,))
+
+    for step in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
+
+    for step in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    ```
+
+    ## When it is wrong
+    Embeddings move by rows and are left out; so is everything where one of several learning
+    rates is zero on purpose, and where an optimizer is idle, which is another rule's. In single
+    precision an update below rounding is a matter of the learning rate: `update-too-small`
+    speaks of it, and this rule does not. A parameter that moves at any step is not meant.
+
+    ## References
+    - Zamirai et al. (2020), "Revisiting BFloat16 training", section 3: nearest rounding of weight
+      updates cancels small ones
+    - IEEE 754: half a unit in the last place is 2⁻⁸ of a bfloat16 number at most
+    """
+
+    code: ClassVar = "GL406"
+    name: ClassVar = "weights-unchanged"
+    severity: ClassVar = Severity.ERROR
+    metrics: ClassVar = ("update_to_weight_ratio",)
+    stage: ClassVar = Stage.UPDATE
+    exact: ClassVar = True
+    help: ClassVar = (
+        "Give the optimizer the very tensors that forward reads, after the model was moved and "
+        "converted."
+    )
+
+    min_steps: int = 3
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say why unchanged weights would be no fault."""
+        loop = trace.facts.loop
+        if loop is None:
+            return NO_LOOP
+        if loop.idle_optimizers:
+            return "an optimizer is idle: what it holds stands still"
+        optimizer = given(trace)
+        if optimizer is None or loop.by_hand:
+            return NOT_GIVEN
+        rates = optimizer.learning_rates
+        if any(rates) and not all(rates):
+            return "a learning rate is 0 on purpose"
+        return super().skip_reason(trace)
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each parameter that never changed."""
+        still = {p.path: n for p in trace.parameters.values() if (n := self._still(trace, p))}
+        rounded = {path for path in still if _below_rounding(trace, trace.parameters[path])}
+        trainable = sum(p.numel for p in trace.parameters.values() if p.requires_grad)
+        lost = sum(trace.parameters[path].numel for path in rounded)
+        most = 2 * lost > trainable
+        for path, steps in still.items():
+            parameter = trace.parameters[path]
+            if path in rounded and parameter.dtype not in ("bfloat16", "float16"):
+                continue
+            text = f"{path} did not change in {steps} steps with a gradient"
+            severity, advice = Severity.ERROR, self.help
+            if path in rounded:
+                text += f": the update is smaller than the precision of its {parameter.dtype}"
+                advice = "Keep the weights, or a copy for the optimizer, in float32."
+                if not most:
+                    severity = Severity.WARNING if len(parameter.shape) > 1 else Severity.NOTE
+            site = trace.of("update_to_weight_ratio").at(path).sites[0]
+            yield self.finding(
+                site,
+                text,
+                parameter=path,
+                severity=severity,
+                help=advice,
+                evidence={"steps": steps, "dtype": parameter.dtype, "rounded": path in rounded},
+            )
+
+    def _still(self, trace: Trace, parameter: ParameterFacts) -> int:
+        """Return at how many steps a parameter ought to have moved, if it never did; else 0."""
+        if not parameter.requires_grad or parameter.in_optimizer is not True:
+            return 0
+        if "Embedding" in trace.module_kind(parameter.module):
+            return 0
+        ratios = trace.of("update_to_weight_ratio").at(parameter.path).training
+        if any(value != 0 for value in ratios.values):  # NaN: it was zero, and may have moved
+            return 0
+        rates = {o.step: o.value for o in trace.of("learning_rate").at("")}
+        gradients = trace.of("gradient_norm").at(parameter.path)
+        pushed = {o.step for o in gradients if o.value > 0 and math.isfinite(o.value)}
+        asked = [s for s in ratios.steps if s in pushed and rates.get(s, 0.0) > 0]
+        return len(asked) if len(asked) >= self.min_steps and keeps(trace, parameter.path) else 0
+
+    def fold(self, group: list[Finding]) -> Finding:
+        """Return one finding for all parameters of `group`."""
+        first = group[0]
+        if len(group) == 1:
+            return first
+        places = tuple(dict.fromkeys(m for f in group for m in f.modules))
+        return first.but(
+            modules=places,
+            parameter=None,
+            message=f"{first.message} (and {len(group) - 1} more)",
+            evidence={**first.evidence, "parameters": len(group)},
+        )
+
+
+def _below_rounding(trace: Trace, parameter: ParameterFacts) -> bool:
+    """Whether the update that is to be expected is lost in the rounding of the weights.
+
+    If all entries' updates are below half a unit in the last place, so is the ratio of the
+    norms; a factor of 10 is left for momentum and schedules.
+    """
+    optimizer = given(trace)
+    rates = [o.value for o in trace.of("learning_rate").at("") if o.value > 0]
+    rate = min([r for r in (optimizer.learning_rates if optimizer else ()) if r > 0] + rates)
+    norm = trace.of("weight_norm").at(parameter.path).median
+    gradient = trace.of("gradient_norm").at(parameter.path).training.median
+    if not norm > 0:
+        return False  # zero has no rounding: the smallest update shows
+    entries = math.sqrt(parameter.numel)
+    if optimizer is not None and divides_scale_out(optimizer):
+        if gradient < 1e-6 * entries:
+            return True  # near the optimizer's own eps: its update is not known
+        expected = rate * entries / norm
+    else:
+        expected = rate * gradient / norm
+    return expected < 10 * _HALF_ULP.get(parameter.dtype, 2.0**-24)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.cleared_before_step import ClearedBeforeStep
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+GAN = ("netD", "netG") * 5
+SGD = OptimizerFacts("SGD")
+
+
+def trace(
+    backward: Sequence[float],
+    step: Sequence[float],
+    *,
+    streams: Sequence[str] = (),
+    held: bool | None = True,
+    optimizer: OptimizerFacts | None = SGD,
+    by_hand: bool = False,
+) -> Trace:
+    return trace_of(
+        observe("backward_gradient_norm", "", backward),
+        observe("total_gradient_norm", "", step),
+        *[observe("stream_loss", name, [1.0], step=s) for s, name in enumerate(streams, 1)],
+        modules=[ModuleFacts(name, "Net") for name in dict.fromkeys(streams)],
+        parameters=[ParameterFacts("weight", in_optimizer=held)],
+        optimizer=optimizer,
+        loop=LoopFacts(steps=50, backwards=50, by_hand=by_hand),
+    )
+
+
+def places(observed: Trace) -> list[str | None]:
+    return [f.module for f in findings_of(ClearedBeforeStep(), observed)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace([2.0] * 5, [0.0] * 5), [""], id="cleared-before-every-step"),
+        pytest.param(trace([2.0] * 10, [0.0] * 9 + [1.0]), [""], id="but-one"),
+        pytest.param(trace([float("inf")] * 3, [0.0] * 3), [""], id="non-finite-gradients"),
+        pytest.param(
+            trace([2.0] * 10, [0.0, 1.0] * 5, streams=GAN), ["netD"], id="one-side-of-a-gan"
+        ),
+        pytest.param(trace([2.0] * 5, [2.0] * 5), [], id="stepped"),
+        pytest.param(trace([20.0] * 5, [1.0] * 5), [], id="clipped"),
+        pytest.param(trace([2.0] * 2, [0.0] * 2), [], id="too-few-steps"),
+        pytest.param(trace([0.0] * 5, [0.0] * 5), [], id="no-gradient-at-all"),
+        pytest.param(trace([2.0] * 10, [0.0, 2.0] * 5), [], id="stepped-in-turn"),
+        pytest.param(trace([2.0] * 10, [1.0] * 10, streams=GAN), [], id="gan"),
+        pytest.param(trace([2.0] * 5, [0.0] * 5, by_hand=True), [], id="by-hand"),
+        pytest.param(trace([2.0] * 5, [0.0] * 5, optimizer=None), [], id="no-optimizer"),
+        pytest.param(trace([2.0] * 5, [0.0] * 5, held=False), [], id="another-model's-optimizer"),
+        pytest.param(trace([], []), [], id="nothing-observed"),
+    ],
+)
+def test_a_step_is_to_see_what_backward_left(observed, expected) -> None:
+    assert places(observed) == expected
+
+
+def test_the_message_gives_both_norms() -> None:
+    (found,) = findings_of(ClearedBeforeStep(), trace([2.0] * 5, [0.0] * 5))
+
+    assert found.severity is Severity.ERROR
+    assert found.exact
+    assert found.message == (
+        "gradients were cleared between backward and step: 2 after backward, 0 in the step, at 5 "
+        "of 5 observed steps"
+    )

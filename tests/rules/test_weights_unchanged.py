@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.rules.weights_unchanged import WeightsUnchanged
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+
+def trace(
+    updates: Sequence[float] = (0.0,) * 5,
+    gradients: Sequence[float] = (1.0,) * 5,
+    *,
+    rates: Sequence[float] = (0.1,) * 5,
+    optimizer: OptimizerFacts | None = None,
+    kind: str = "Linear",
+    dtype: str = "float32",
+    shape: tuple[int, ...] = (8, 8),
+    norms: Sequence[float] = (2.0,) * 6,
+    held: bool | None = True,
+    requires_grad: bool = True,
+    rest: tuple[int, ...] = (64, 64),
+    **loop: object,
+) -> Trace:
+    """One layer with `updates`, and a larger one that moves."""
+    return trace_of(
+        observe("update_to_weight_ratio", "fc.weight", updates, module="fc"),
+        observe("gradient_norm", "fc.weight", gradients, module="fc"),
+        observe("weight_norm", "fc.weight", norms, module="fc", start=0),
+        observe("update_to_weight_ratio", "out.weight", [1e-3] * 5, module="out"),
+        observe("gradient_norm", "out.weight", [1.0] * 5, module="out"),
+        observe("learning_rate", "", rates),
+        modules=[ModuleFacts("fc", kind, 0), ModuleFacts("out", "Linear", 1)],
+        parameters=[
+            ParameterFacts("fc.weight", shape, dtype, "fc", requires_grad, in_optimizer=held),
+            ParameterFacts("out.weight", rest, dtype, "out", in_optimizer=True),
+        ],
+        optimizer=optimizer or OptimizerFacts("SGD", ({"lr": max(rates, default=0.1)},)),
+        loop=LoopFacts(**{"steps": 50, "backwards": 50, **loop}),  # type: ignore[arg-type]
+    )
+
+
+def severities(observed: Trace) -> list[Severity]:
+    return [f.severity for f in findings_of(WeightsUnchanged(), observed)]
+
+
+ADAM = OptimizerFacts("AdamW", ({"lr": 1e-5},))
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(), [ERROR], id="never-moves"),
+        pytest.param(trace(rates=[0, 0, 0.1, 0.1, 0.1]), [ERROR], id="after-a-warm-up-from-zero"),
+        pytest.param(trace([0.0] * 3, [1.0] * 3), [ERROR], id="three-steps"),
+        pytest.param(
+            trace(dtype="bfloat16", rates=[1e-5] * 5, optimizer=ADAM, rest=(2, 2)),
+            [ERROR],
+            id="most-of-a-bfloat16-model",
+        ),
+        pytest.param(
+            trace(dtype="bfloat16", rates=[1e-5] * 5, optimizer=ADAM),
+            [WARNING],
+            id="one-bfloat16-matrix",
+        ),
+        pytest.param(
+            trace(dtype="bfloat16", rates=[1e-5] * 5, optimizer=ADAM, shape=(8,)),
+            [NOTE],
+            id="a-bfloat16-scale-at-one",
+        ),
+        pytest.param(trace([1e-3] * 5), [], id="moves"),
+        pytest.param(trace([0, 0, 0, 0, 1e-3]), [], id="moves-at-last"),
+        pytest.param(trace([float("nan")] * 5), [], id="starts-at-zero"),
+        pytest.param(trace(gradients=[0.0] * 5), [], id="no-gradient"),
+        pytest.param(trace(gradients=[float("inf")] * 5), [], id="skipped-by-a-scaler"),
+        pytest.param(trace(rates=[0.0] * 5), [], id="rate-zero"),
+        pytest.param(trace([0.0] * 5, rates=[0, 0, 0, 0.1, 0.1]), [], id="warm-up-from-zero"),
+        pytest.param(trace([0.0] * 2, [1.0] * 2), [], id="two-steps"),
+        pytest.param(trace(kind="Embedding"), [], id="rows-of-an-embedding"),
+        pytest.param(trace(requires_grad=False), [], id="frozen"),
+        pytest.param(trace(held=False), [], id="in-no-optimizer"),
+        pytest.param(trace(norms=[2.0, 2.1, 2.2]), [], id="moved-between-steps"),
+        pytest.param(trace(rates=[1e-9] * 5), [], id="float32-below-rounding"),
+        pytest.param(
+            trace(gradients=[1e-12] * 5, rates=[1e-3] * 5, optimizer=OptimizerFacts("Adam")),
+            [],
+            id="adam-below-its-eps",
+        ),
+        pytest.param(
+            trace(optimizer=OptimizerFacts("SGD", ({"lr": 0.1}, {"lr": 0.0}))),
+            [],
+            id="a-group-at-rate-zero",
+        ),
+        pytest.param(trace(idle_optimizers=("Adam",)), [], id="an-idle-optimizer"),
+        pytest.param(trace(by_hand=True), [], id="by-hand"),
+        pytest.param(trace(optimizer=OptimizerFacts("SGD", probe=True)), [], id="our-own"),
+        pytest.param(trace_of(observe("update_to_weight_ratio", "a", [0.0] * 5)), [], id="check"),
+    ],
+)
+def test_what_is_pushed_is_to_move(observed, expected) -> None:
+    assert severities(observed) == expected
+
+
+def test_rounding_is_named_as_the_reason() -> None:
+    observed = trace(dtype="bfloat16", rates=[1e-5] * 5, optimizer=ADAM, rest=(2, 2))
+
+    (found,) = findings_of(WeightsUnchanged(), observed)
+
+    assert found.message == (
+        "fc.weight did not change in 5 steps with a gradient: the update is smaller than the "
+        "precision of its bfloat16"
+    )
+    assert "float32" in found.help
