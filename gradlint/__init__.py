@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gradlint.finding import Severity as Severity
     from gradlint.report import Report as Report
     from gradlint.session import check as check
+    from gradlint.session import watch as watch
 
 _HOMES = {
     "Finding": "gradlint.finding",
@@ -21,6 +22,7 @@ _HOMES = {
     "Report": "gradlint.report",
     "Severity": "gradlint.finding",
     "check": "gradlint.session",
+    "watch": "gradlint.session",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

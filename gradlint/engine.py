@@ -23,7 +23,7 @@ from gradlint.hooks.manager import HookManager
 from gradlint.hooks.parameters import ParameterReader
 from gradlint.hooks.saved import activation_of
 from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis
-from gradlint.hooks.tensor_facts import named_tensors
+from gradlint.hooks.tensor_facts import named_tensors, number
 from gradlint.hooks.weak import WeakMap, joined
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
 from gradlint.metrics.base import sampled
@@ -72,8 +72,8 @@ class Observer:
         """Models by their labels; "" where there is only one."""
         self.modules: WeakMap[nn.Module] = WeakMap()
         self.facts_of_modules: dict[str, ModuleFacts] = {}
-        self._depths: dict[str, int] = {}
-        self.weights = ParameterReader(self.modules, self._put, self._depths)
+        self.depths: dict[str, int] = {}
+        self.weights = ParameterReader(self.modules, self._put, self.depths)
         self.facts_of_parameters = self.weights.facts
         self._lazy: list[str] = []
         self.parameters = self.weights.parameters
@@ -92,10 +92,10 @@ class Observer:
         self._step = 0
         self._pending: list[tuple[str, Site, int, Tensor]] = []
         self._windows: dict[str, tuple[Site, Tensor, int]] = {}
-        self._recorder: GainRecorder | None = None
+        self.recorder: GainRecorder | None = None
         self._reading = True
         self._detailed = True
-        self._in_backward = False
+        self.in_backward = False
         self._handles: list[RemovableHandle] = []
         self._stack = ExitStack()
         self._given = model
@@ -151,7 +151,7 @@ class Observer:
             handle.remove()
         self._handles.clear()
         self.captured = None
-        self._recorder = None
+        self.recorder = None
 
     @contextmanager
     def step(self, number: int, *, detailed: bool = True) -> Iterator[None]:
@@ -204,7 +204,7 @@ class Observer:
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Measure what a module returned (called by its hook)."""
         call = self.calls.leave(path)
-        depth = self._depths.setdefault(path, len(self._depths))
+        depth = self.depths.setdefault(path, len(self.depths))
         if path in self.roots:
             self.outputs = output
         if not self._reading:
@@ -233,7 +233,7 @@ class Observer:
 
         def arrived(gradient: Tensor) -> None:
             # A gradient the model or the loss takes for itself (a penalty's) is not the loss's.
-            if self._in_backward:
+            if self.in_backward:
                 for metric in metrics_at(Tap.ACTIVATION_GRAD):
                     self._put(metric, site, gradient)
 
@@ -248,9 +248,10 @@ class Observer:
         for metric in metrics_at(Tap.WHOLE_ACTIVATION):
             self._put(metric, site, tensor)
 
-    def forward_done(self, loss: Tensor, *, gains: bool = True) -> None:
+    def forward_done(self, loss: Tensor, *, gains: bool = True, note_loss: bool = True) -> None:
         """Read the graph behind `loss`; with `gains`, be ready to measure every operation's."""
-        self.put("loss", loss)
+        if note_loss:
+            self.put("loss", loss)
         if self._lazy:
             self._materialize()
         if loss.grad_fn is None:
@@ -268,7 +269,7 @@ class Observer:
             if op.kind in ("softmax", "attention") and self._step == 0:
                 self._measure_attention(self.captured, op)
         if gains:
-            self._recorder = GainRecorder(self.captured)
+            self.recorder = GainRecorder(self.captured)
 
     def _materialize(self) -> None:
         """Complete the facts of lazy modules, which learn their shapes in the first forward."""
@@ -319,7 +320,7 @@ class Observer:
     def _measure_attention(self, captured: CapturedGraph, op: Operation) -> None:
         weights = attention_weights(captured, op)
         if weights is not None:
-            site = Site(op.site, op.kind, self._depths.get(op.site, 0), op.site)
+            site = Site(op.site, op.kind, self.depths.get(op.site, 0), op.site)
             for metric in metrics_at(Tap.ATTENTION):
                 self._put(metric, site, weights)
 
@@ -327,7 +328,7 @@ class Observer:
         """Return the site of an operation."""
         path = op.site
         module = path.partition(":")[0]
-        depth = self._depths.get(module, 0)
+        depth = self.depths.get(module, 0)
         kind = op.kind if ":" in path else self.facts_of_modules[path].kind
         return Site(path, kind, depth, module)
 
@@ -339,6 +340,14 @@ class Observer:
             self._put(all_metrics()["dead_positions"], site, torch.tensor(float(count)))
         self._windows.clear()
 
+    def window(self, step: int) -> Iterator[Observation]:
+        """Yield what `close_window` would measure at `step`, and keep the window open."""
+        for site, fired, count in self._windows.values():
+            with torch.no_grad():
+                values = [(m.name, m(fired)) for m in metrics_at(Tap.RECTIFIED)]
+            yield from (Observation(n, site, step, number(v)) for n, v in values)
+            yield Observation("dead_positions", site, step, float(count))
+
     def open_window(self) -> None:
         """Forget which units fired so far."""
         self._windows.clear()
@@ -347,12 +356,17 @@ class Observer:
 
     def backward(self, loss: Tensor) -> None:
         """Run backward from `loss`, measuring gains if the step is armed."""
-        self._in_backward = True
+        self.in_backward = True
         try:
-            with self._recorder or nullcontext():
+            with self.recorder or nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]
         finally:
-            self._in_backward = False
+            self.in_backward = False
+
+    def release(self) -> None:
+        """Drop the nodes of the latest graph, which keep tensors alive; keep its structure."""
+        if self.captured is not None:
+            self.captured = CapturedGraph(self.captured.graph)
 
     def gradients(self, *, initial: bool = False, symmetry: bool = False) -> None:
         """Measure every parameter's gradient, and at `initial` the weights themselves."""
@@ -389,9 +403,9 @@ class Observer:
     def unread(self) -> Unread:
         """Hand over what was measured since the last reading, still on its device."""
         graph = self.captured.graph if self.captured is not None else Graph()
-        unread = Unread(self._pending, self._recorder, graph, self._step)
+        unread = Unread(self._pending, self.recorder, graph, self._step)
         self._pending = []
-        self._recorder = None
+        self.recorder = None
         return unread
 
     def read(self) -> dict[tuple[str, str], float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ from gradlint.target.sources import module_sources
 from gradlint.target.user_code import eagerly
 from gradlint.trace import Trace
 from gradlint.training import Training
+
+if TYPE_CHECKING:
+    from gradlint.watching import Watcher
+    from gradlint.watching.watcher import Models, Optimizers
 
 SEEDS = 3
 """Seeds under which initialization is looked at; an error must return in most of them."""
@@ -99,6 +104,55 @@ def check(
             cures=cures,
             progress=progress,
         )
+
+
+def watch(
+    model: Models,
+    optimizer: Optimizers = None,
+    *,
+    loss: Any = None,
+    every: int | Literal["auto"] = "auto",
+    budget: float = 0.02,
+    fail_on: str | None = None,
+    trace: str | os.PathLike[str] | None = None,
+    config: Config | None = None,
+) -> Watcher:
+    """Watch a training loop of your own.
+
+    ```python
+    with gradlint.watch(model, optimizer) as watcher:
+        for inputs, targets in loader:
+            ...  # nothing else to call: steps are seen by themselves
+    print(watcher.report)
+    ```
+
+    Training is the same, bit for bit, and nothing is left behind. The first steps are looked
+    at closely, then as many as `budget` allows.
+
+    Args:
+        model: The model; several as a list or a mapping of names.
+        optimizer: The optimizer or optimizers; None follows every one that holds a
+            parameter of the model, and updates by hand.
+        loss: Not needed, since losses are seen where backward starts; accepted for symmetry
+            with `check`.
+        every: "auto" keeps to `budget`; a number looks at every such step, for runs that
+            have to be the same each time.
+        budget: Share of the loop's time that watching may take.
+        fail_on: "error" or "warning" raises `GradientHealthError` at the first fault.
+        trace: File to write what was measured to, as `gradlint report` reads it.
+        config: Settings; none are read from files.
+
+    Returns:
+        A watcher: a context, or call its `start` and `stop`; `watcher.report` at any time.
+
+    Raises:
+        UsageError: If the arguments are not what they should be.
+    """
+    from gradlint.watching import Watcher
+
+    return Watcher(
+        model, optimizer, every=every, budget=budget, fail_on=fail_on, trace=trace, config=config
+    )
 
 
 def check_target(
@@ -225,7 +279,7 @@ def _check(
         suppressed=suppressed,
         target=described,
         fail_on=config.fail_on,
-        rules_run=len(judgement.rules_run),
+        rules_run=judgement.rules_run,
     )
 
 

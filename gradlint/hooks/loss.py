@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
 from gradlint.hooks.graph import CapturedGraph
-from gradlint.hooks.tensor_facts import tensor_facts
+from gradlint.hooks.tensor_facts import number, tensor_facts
 from gradlint.trace import LossFacts
 
 _BY_NAME = {
@@ -102,7 +102,7 @@ def _row_sums(kind: str, output: Tensor) -> tuple[float | None, float | None]:
         return None, None
     values = output.detach().to(torch.float64)
     sums = (values.exp() if kind == "nll" else values).sum(dim=1)
-    return float(sums.amin()), float(sums.amax())
+    return number(sums.amin()), number(sums.amax())
 
 
 def from_graph(

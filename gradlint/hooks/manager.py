@@ -13,7 +13,7 @@ from gradlint.errors import GradlintError, MetricError
 from gradlint.hooks.inert import Inert
 from gradlint.hooks.weak import joined
 
-_graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+graph_task = getattr(torch._C, "_currentgraph_task_id", lambda: -1)
 _functorch_level = getattr(
     getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None
 )
@@ -37,7 +37,7 @@ def observable() -> bool:
     """
     if torch.compiler.is_compiling():  # first: a compiler that traces this sees a constant
         return False
-    return _graph_task() == -1 and _functorch_level() is None
+    return graph_task() == -1 and _functorch_level() is None
 
 
 class _Hook:

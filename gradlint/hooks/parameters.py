@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -47,24 +48,36 @@ class ParameterReader:
         self._before = {}
 
     def gradients(
-        self, *, initial: bool = False, symmetry: bool = False, detailed: bool = True
+        self,
+        *,
+        initial: bool = False,
+        symmetry: bool = False,
+        detailed: bool = True,
+        without: Collection[int] | None = None,
     ) -> None:
-        """Measure every parameter's gradient, and at `initial` the weights themselves."""
+        """Measure every parameter's gradient, and at `initial` the weights themselves.
+
+        Those whose ``id`` is in `without` are another optimizer's: they are left out. Where it
+        is given, no gradients at all make a total norm of 0.
+        """
         norms: list[Tensor] = []
         gradient_norm = all_metrics()["gradient_norm"]
         for path, parameter in self.parameters.items():
+            if without is not None and id(parameter) in without:
+                continue
             site = self.site(path)
-            gradient = parameter.grad
+            gradient = _plain(parameter.grad)
             facts = self.facts[path]
             seen = "missing" if gradient is None else "present"
             if facts.gradient != seen:
                 self.facts[path] = replace(facts, gradient=seen)
             if is_lazy(parameter) or parameter.numel() == 0:
                 continue
+            weight = _plain(parameter.detach())
             for metric in metrics_at(Tap.WEIGHT):
-                self._put(metric, site, parameter)
+                self._put(metric, site, weight)
             if initial:
-                ordered = units_first(parameter.detach(), self.modules.get(site.module))
+                ordered = units_first(weight, self.modules.get(site.module))
                 for metric in metrics_at(Tap.INITIAL_WEIGHT):
                     if parameter.ndim >= 2 or metric.name != "init_gain":
                         self._put(metric, site, ordered)
@@ -77,14 +90,13 @@ class ParameterReader:
                     self._put(_already(metric), site, norm)
                 elif detailed:
                     self._put(metric, site, gradient)
-            self._measure_pair(site, parameter, gradient, symmetry=initial or symmetry)
+            self._measure_pair(site, weight, gradient, symmetry=initial or symmetry)
+        total = all_metrics()["total_gradient_norm"]
         if norms:
             home = norms[0].device
-            self._put(
-                all_metrics()["total_gradient_norm"],
-                MODEL,
-                torch.stack([n.to(home) for n in norms]),
-            )
+            self._put(total, MODEL, torch.stack([n.to(home) for n in norms]))
+        elif without is not None:
+            self._put(total, MODEL, torch.zeros(1))
 
     def _measure_pair(
         self, site: Site, parameter: Tensor, gradient: Tensor, *, symmetry: bool
@@ -121,7 +133,7 @@ class ParameterReader:
     def before_update(self) -> None:
         """Keep the weights, to tell the true update."""
         self._before = {
-            path: parameter.detach().clone()
+            path: _plain(parameter.detach()).clone()
             for path, parameter in self.parameters.items()
             if parameter.grad is not None and parameter.numel()
         }
@@ -130,8 +142,18 @@ class ParameterReader:
         """Measure what the optimizer step changed."""
         for path, before in self._before.items():
             for metric in metrics_at(Tap.UPDATE):
-                self._put(metric, self.site(path), before, self.parameters[path])
+                after = _plain(self.parameters[path].detach())
+                self._put(metric, self.site(path), before, after)
         self._before = {}
+
+
+_T = TypeVar("_T", Tensor, Tensor | None)
+
+
+def _plain(tensor: _T) -> _T:
+    """Return this rank's part of a distributed tensor; any other as it is."""
+    local = getattr(tensor, "_local_tensor", None)
+    return local if isinstance(local, Tensor) else tensor
 
 
 def _already(metric: Metric) -> Metric:

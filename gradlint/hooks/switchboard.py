@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
 
@@ -35,6 +35,9 @@ class Ear:
 
     def scaler_steps(self, scaler: GradScaler, optimizer: torch.optim.Optimizer) -> None:
         """`scaler.step(optimizer)` begins; the optimizer's own step follows unless skipped."""
+
+    def loaded_weights(self, module: nn.Module) -> None:
+        """A state dict was loaded into `module`."""
 
     def scaler_updates(self, scaler: GradScaler) -> None:
         """`scaler.update` returned."""
@@ -92,6 +95,7 @@ def _place() -> None:
     _replace(GradScaler, "scale", _scale)
     _replace(GradScaler, "step", _scaler_step)
     _replace(GradScaler, "update", _scaler_update)
+    _replace(nn.Module, "load_state_dict", _load)
 
 
 def _backward(original: Any) -> Any:
@@ -190,3 +194,14 @@ def _scaler_update(original: Any) -> Any:
         return result
 
     return update
+
+
+def _load(original: Any) -> Any:
+    @functools.wraps(original)
+    def load_state_dict(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        for ear in tuple(_ears):
+            ear.loaded_weights(self)
+        return result
+
+    return load_state_dict

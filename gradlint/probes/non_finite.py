@@ -27,7 +27,7 @@ _MASKS = frozenset(
 )  # fmt: skip
 """Operations that write infinity on purpose (masks), or whose result is not filled yet."""
 
-_CAUSES = {
+CAUSES = {
     "log": "log of a number ≤ 0",
     "log2": "log of a number ≤ 0",
     "log10": "log of a number ≤ 0",
@@ -51,7 +51,7 @@ _SPOILED = {
 }
 """What makes NaN of an infinity."""
 
-_BACKWARD_CAUSES = {
+BACKWARD_CAUSES = {
     "sqrt": "the derivative of √ at 0",
     "rsqrt": "the derivative of 1/√ at 0",
     "log": "the derivative of log at 0",
@@ -112,8 +112,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         base = name.strip("_")
         if not given:
             fed = _SPOILED.get(base, "an infinity")
-        elif base in _CAUSES and not (base == "div" and largest > 1e30):
-            fed = _CAUSES[base]
+        elif base in CAUSES and not (base == "div" and largest > 1e30):
+            fed = CAUSES[base]
         else:
             fed = f"values up to {largest:.1e}"
         return {
@@ -193,7 +193,7 @@ def in_backward(graph: Graph, gains: Gains) -> Mapping[str, Any] | None:
                 "module": op.site.partition(":")[0] if op.site else op.module,
                 "operation": op.kind,
                 "value": "nan" if any(math.isnan(norm) for norm in bad[identity]) else "inf",
-                "fed_by": _BACKWARD_CAUSES.get(op.kind, f"the derivative of {op.kind}"),
+                "fed_by": BACKWARD_CAUSES.get(op.kind, f"the derivative of {op.kind}"),
             }
     return None
 

@@ -1,0 +1,133 @@
+"""Assemble: everything a loop gave, as one Trace."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import torch
+
+from gradlint.facts import Facts, ModuleFacts, ParameterFacts
+from gradlint.loop_facts import LoopFacts
+from gradlint.observation import MODEL, Observation
+from gradlint.relabel import only, relabeled, without_label
+from gradlint.trace import Trace
+from gradlint.watching.facts_of import together
+from gradlint.watching.loop import Loop
+
+
+def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
+    """Return what `loop` gave so far; it may go on.
+
+    Args:
+        loop: The loop.
+        command: "run" or "watch".
+        ended: How it ended; see `LoopFacts`.
+    """
+    observer = loop.observer
+    optimizers = [known.facts for known in loop.optimizers if known.facts is not None]
+    series, streams = _series(loop)
+    facts = Facts(
+        command=command,
+        inputs=loop.data.inputs,
+        targets=loop.data.targets,
+        outputs=loop.data.outputs,
+        losses=loop.data.losses,
+        optimizer=together(optimizers),
+        pretrained=loop.loaded or any(k.had_state for k in loop.optimizers),
+        batch_size=loop.data.batch_size,
+        loop=_loop_facts(loop, streams, ended),
+    )
+    light = [o for row in loop.records.rows for o in row.observations()]
+    trace = observer.trace(facts)
+    at_end = list(observer.window(max(loop.steps, 1)))
+    trace = trace.but(
+        observations=[*trace.observations, *light, *series, *at_end],
+        parameters=_parameters(loop),
+    )
+    return _named(trace, loop)
+
+
+def _series(loop: Loop) -> tuple[list[Observation], int]:
+    """Return the points of every step, and how many independent losses there are."""
+    stepped = loop.optimizers.stepped
+    streams = max(1, len(stepped))
+    found: list[Observation] = []
+    for (metric, site), points in loop.records.series.items():
+        name, place = metric, site
+        if metric == "loss":
+            name, place = ("loss", MODEL) if streams == 1 else ("stream_loss", site)
+        found += [Observation(name, place, step, value) for step, value in points]
+        if name == "loss" and points:
+            found.insert(0, Observation(name, place, 0, points[0][1]))
+    return found, streams
+
+
+def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
+    holders = loop.holders()
+    return LoopFacts(
+        steps=loop.steps,
+        backwards=loop.backwards,
+        observed=loop.looked_at,
+        by_hand=loop.by_hand > 0,
+        optimizers=tuple(k.kind for k in loop.optimizers if k.steps),
+        idle_optimizers=tuple(k.kind for k in holders if not k.steps),
+        schedulers=_schedulers(loop),
+        streams=streams,
+        compiled=tuple(loop.compiled),
+        blind=tuple(loop.blind),
+        scale_unknown=loop.scale_unknown,
+        clipping=loop.clips.facts(),
+        scaler=loop.scaling.facts(),
+        ended=ended,
+        own_seconds=loop.own,
+        loop_seconds=loop.seconds,
+    )
+
+
+def _schedulers(loop: Loop) -> tuple[str, ...]:
+    """Return the classes of the schedulers that turn the optimizers' rates."""
+    known = {id(k.optimizer()) for k in loop.optimizers if k.steps}
+    if not known:
+        return ()
+    kind = torch.optim.lr_scheduler.LRScheduler
+    return tuple(
+        dict.fromkeys(
+            type(thing).__name__
+            for thing in gc.get_objects()
+            if issubclass(type(thing), kind) and id(getattr(thing, "optimizer", None)) in known
+        )
+    )
+
+
+def _parameters(loop: Loop) -> dict[str, ParameterFacts]:
+    """Return the parameters, with whether any optimizer holds them."""
+    observer = loop.observer
+    known = [k for k in loop.optimizers if k.steps or k in loop.holders()]
+    held = {id(p) for k in known for p in k.parameters()}
+    found: dict[str, ParameterFacts] = {}
+    for path, facts in observer.facts_of_parameters.items():
+        parameter = observer.parameters.get(path)
+        if known and parameter is not None:
+            facts = replace(facts, in_optimizer=id(parameter) in held)
+        elif known:
+            facts = replace(facts, in_optimizer=loop.held.get(path))
+        found[path] = facts
+    return found
+
+
+def _named(trace: Trace, loop: Loop) -> Trace:
+    """Leave out models that nothing trains; a lone one needs no label."""
+    labels = {path.partition(".")[0] for path in trace.modules}
+    trained = {
+        facts.path.partition(".")[0]
+        for facts in trace.parameters.values()
+        if facts.in_optimizer or (facts.requires_grad and facts.path in loop.fed)
+    }
+    kept = trained or labels
+    if kept != labels:
+        trace = only(trace, kept)
+    if len(kept) == 1:
+        return relabeled(trace, without_label(next(iter(kept))))
+    root = ModuleFacts("", "models", leaf=False, calls=0)
+    return trace.but(modules={"": root, **trace.modules})

@@ -1,0 +1,87 @@
+"""Cadence: which steps of a loop are looked at, and how closely."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
+
+FIRST_FULL = 3
+"""Steps looked at in full at the start, as `check` does: wiring faults show there."""
+
+FIRST_LIGHT = 40
+"""Steps looked at, at least lightly, at the start: as many as `check` trains for."""
+
+GROWTH = 1.5
+"""Full steps grow apart by this factor: 3, 5, 8, 12, 18 … about 20 in ten thousand steps."""
+
+
+class Look(IntEnum):
+    """How closely a step is looked at."""
+
+    OFF = 0
+    """Loss, learning rate and the exact facts of wiring only."""
+    LIGHT = 1
+    """Samples of activations, gradients and weights, reduced together."""
+    FULL = 2
+    """Every metric, the autograd graph and its gains."""
+
+
+class Cadence:
+    """Chooses how closely the next step is looked at.
+
+    Args:
+        every: "auto" keeps to `budget`; a number looks at each step that it divides, whatever
+            that costs, so that two runs look at the same steps.
+        budget: Share of the loop's time that looking may take, once the first steps are over.
+    """
+
+    def __init__(self, every: int | Literal["auto"] = "auto", budget: float = 0.02) -> None:
+        self.every = every
+        self.budget = budget
+        self.cost = {Look.OFF: 0.0, Look.LIGHT: 0.0, Look.FULL: 0.0}
+        """Seconds a step of each kind took of late."""
+        self._next_full = FIRST_FULL + 1
+        self._credit = {Look.LIGHT: 0.0, Look.FULL: 0.0}
+
+    def next(self, step: int) -> Look:
+        """Return how closely step `step`, counted from 1, is looked at."""
+        if step <= FIRST_FULL:
+            return Look.FULL
+        due = step >= self._next_full
+        if self.every != "auto":
+            if due and step % self.every == 0:
+                return self._full(step)
+            return Look.LIGHT if step % self.every == 0 else Look.OFF
+        if step <= FIRST_LIGHT:
+            return self._full(step) if due else Look.LIGHT
+        if due and self._affords(Look.FULL):
+            return self._full(step)
+        return Look.LIGHT if self._affords(Look.LIGHT) else Look.OFF
+
+    def _full(self, step: int) -> Look:
+        self._next_full = max(step + 1, round(step * GROWTH))
+        return Look.FULL
+
+    def _affords(self, look: Look) -> bool:
+        return self._credit[look] >= self.cost[look]
+
+    def spent(self, look: Look, own: float, whole: float, *, first: bool = False) -> None:
+        """Note what a step cost.
+
+        Args:
+            look: How closely it was looked at.
+            own: Seconds gradlint took of it.
+            whole: Seconds the step took, gradlint's included.
+            first: Whether it was one of the first steps, which the budget does not bind.
+        """
+        known = self.cost[look]
+        self.cost[look] = own if known == 0.0 else 0.7 * known + 0.3 * own
+        if first:
+            return
+        # Half of the budget waits for the full steps, which are dear and rare.
+        share = 0.5 * self.budget * max(whole - own, 0.0)
+        for kind in (Look.LIGHT, Look.FULL):
+            # What is saved up is spent at once when a step grows cheap: keep a few steps' worth.
+            limit = max(4 * self.cost[kind], share)
+            self._credit[kind] = min(self._credit[kind] + share, limit)
+        self._credit[Look.LIGHT if look is Look.OFF else look] -= own

@@ -1,0 +1,83 @@
+"""Data: what the first looked-at steps were given and what they returned, as statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradlint.engine import Observer
+from gradlint.facts import LossFacts, TensorFacts
+from gradlint.hooks import loss as losses
+from gradlint.hooks.merge import merged_losses
+from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+
+BATCHES = 3
+"""Batches looked at: one batch's accident must not look like the data's."""
+
+MAX_ENTRIES = 1 << 22
+"""Larger tensors are described by a sample of this many entries."""
+
+
+class Data:
+    """Statistics of inputs, targets and outputs; never their entries."""
+
+    def __init__(self) -> None:
+        self._inputs: list[tuple[TensorFacts, ...]] = []
+        self._targets: list[tuple[TensorFacts, ...]] = []
+        self._outputs: list[tuple[TensorFacts, ...]] = []
+        self._losses: list[LossFacts] = []
+        self._given: Any = None
+        self._count = 0
+
+    def begin(self, inputs: Any) -> None:
+        """Note what a model is called with, until its backward."""
+        if self._count < BATCHES and self._given is None:
+            self._given = inputs
+
+    def note(self, observer: Observer) -> None:
+        """Describe what entered, what came out and what the loss compared it with."""
+        given, self._given = self._given, None
+        if self._count >= BATCHES or observer.captured is None:
+            return
+        self._count += 1
+        args, kwargs = given if given is not None else ((), {})
+        value = args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
+        self._inputs.append(_described(value, "input"))
+        self._outputs.append(_described(observer.outputs, "output"))
+        outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
+        found = losses.from_graph(observer.captured, outputs, [])
+        self._losses += found
+        self._targets.append(tuple(f.target for f in found if f.target is not None))
+
+    @property
+    def inputs(self) -> tuple[TensorFacts, ...]:
+        """Statistics of the inputs, all batches together."""
+        return merged(self._inputs)
+
+    @property
+    def targets(self) -> tuple[TensorFacts, ...]:
+        """Statistics of the targets that the losses kept."""
+        return merged(self._targets)
+
+    @property
+    def outputs(self) -> tuple[TensorFacts, ...]:
+        """Statistics of the outputs."""
+        return merged(self._outputs)
+
+    @property
+    def losses(self) -> tuple[LossFacts, ...]:
+        """The losses, all batches together."""
+        return tuple(merged_losses(self._losses))
+
+    @property
+    def batch_size(self) -> int | None:
+        """First axis of the first input."""
+        shapes = [facts.shape for batch in self._inputs[:1] for facts in batch if facts.shape]
+        return shapes[0][0] if shapes else None
+
+
+def _described(value: Any, name: str) -> tuple[TensorFacts, ...]:
+    return tuple(
+        tensor_facts(label, tensor)
+        for label, tensor in named_tensors(value, name)
+        if not tensor.is_meta and tensor.numel() <= MAX_ENTRIES
+    )

@@ -1,0 +1,57 @@
+"""Facts of optimizers, and lines of modules, as a watcher needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from gradlint.engine import Observer
+from gradlint.facts import OptimizerFacts
+from gradlint.hooks.sites import optimizer_facts
+from gradlint.hooks.weak import joined
+from gradlint.target.sources import module_sources
+
+
+class _Named:
+    """Parameters by path, as a model gives them."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = dict(parameters)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self._parameters.items()
+
+
+def facts_of_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> OptimizerFacts:
+    """Return the facts of one optimizer among all watched parameters."""
+    return optimizer_facts(optimizer, cast(Any, _Named(parameters)))
+
+
+def together(optimizers: Iterable[OptimizerFacts]) -> OptimizerFacts | None:
+    """Return several optimizers as one: their groups one after another."""
+    found = list(optimizers)
+    if not found:
+        return None
+    return OptimizerFacts(
+        kind="+".join(dict.fromkeys(f.kind for f in found)),
+        groups=tuple(group for f in found for group in f.groups),
+        foreign=sum(f.foreign for f in found),
+        duplicates=tuple(path for f in found for path in f.duplicates),
+        has_state=any(f.has_state for f in found),
+    )
+
+
+def with_sources(observer: Observer) -> None:
+    """Add to each module's facts the user's line that builds it."""
+    for label, model in observer.roots.items():
+        for inner, source in module_sources(model).items():
+            path = joined(label, inner)
+            facts = observer.facts_of_modules.get(path)
+            if facts is not None and facts.source is None:
+                observer.facts_of_modules[path] = replace(facts, source=source)

@@ -1,0 +1,136 @@
+"""Roots: which models a loop trains, and what they are called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+_WRAPPERS = ("module", "_orig_mod")
+"""Attributes under which data parallelism and compilation keep the user's model."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the user's model inside DistributedDataParallel, torch.compile and the like."""
+    kinds = (
+        "DistributedDataParallel",
+        "DataParallel",
+        "OptimizedModule",
+        "FullyShardedDataParallel",
+    )
+    while type(model).__name__ in kinds:
+        inner = next(
+            (vars(model).get("_modules", {}).get(name) for name in _WRAPPERS
+             if isinstance(vars(model).get("_modules", {}).get(name), nn.Module)),
+            None,
+        )  # fmt: skip
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile runs the module."""
+    return type(model).__name__ == "OptimizedModule" or (
+        getattr(model, "_compiled_call_impl", None) is not None
+    )
+
+
+def is_trained_before(model: nn.Module) -> bool:
+    """Whether the model tells that its weights are not fresh ones.
+
+    BatchNorm counts its batches, and transformers' models know the name they were loaded by.
+    """
+    for name, buffer in model.named_buffers():
+        counts = name.endswith("num_batches_tracked") and buffer.device.type == "cpu"
+        if counts and buffer.reshape(1).tolist()[0] > 0:
+            return True
+    name = getattr(getattr(model, "config", None), "_name_or_path", "")
+    return isinstance(name, str) and bool(name)
+
+
+class Discovery:
+    """Finds the models that a script calls: the outermost module of each call that may train.
+
+    A global hook, so it taxes every module call; `stop` it once the models are known.
+    """
+
+    def __init__(self, found: Callable[[nn.Module, str], None]) -> None:
+        self._found = found
+        self._handle: RemovableHandle | None = None
+        self._known: set[int] = set()
+
+    @property
+    def running(self) -> bool:
+        """Whether the hook is in place."""
+        return self._handle is not None
+
+    def start(self) -> None:
+        """Place the hook."""
+        if self._handle is None:
+            self._handle = register_module_forward_pre_hook(self._called)
+
+    def stop(self) -> None:
+        """Remove the hook."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def know(self, model: nn.Module) -> None:
+        """Take `model` and its parts as found."""
+        self._known.update(id(m) for m in model.modules())
+
+    def _called(self, module: nn.Module, inputs: Any) -> None:
+        if id(module) in self._known or not torch.is_grad_enabled():
+            return
+        if torch.compiler.is_compiling():
+            return
+        frame = sys._getframe(1)
+        root = _owner(frame, module)
+        if id(root) in self._known and root is not module:
+            return
+        if _is_loss(module) or not any(p.requires_grad for p in root.parameters()):
+            return
+        self._found(root, name_of(root, frame))
+
+
+def _is_loss(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.loss._Loss) and next(module.parameters(), None) is None
+
+
+def _owner(frame: FrameType | None, module: nn.Module) -> nn.Module:
+    """Return the outermost module among the callers whose part `module` is."""
+    owner = module
+    for caller in _callers(frame):
+        candidate = caller.f_locals.get("self")
+        if not isinstance(candidate, nn.Module) or candidate is owner:
+            continue
+        if any(m is owner for m in candidate.modules()):
+            owner = candidate
+    return owner
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def name_of(model: nn.Module, frame: FrameType | None) -> str:
+    """Return what the callers call `model`, or its class's name."""
+    wrapped = unwrapped(model)
+    for caller in _callers(frame):
+        if caller.f_globals.get("__name__", "").startswith(("torch.", "gradlint.")):
+            continue
+        for scope in (caller.f_locals, caller.f_globals):
+            for name, value in list(scope.items()):
+                if (value is model or value is wrapped) and name.isidentifier() and name != "self":
+                    return name
+    return type(wrapped).__name__.lower()

@@ -1,0 +1,84 @@
+"""Scaling: the GradScaler of a loop, its scale, and the steps it skips."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler, OptState
+
+from gradlint.loop_facts import ScalerFacts
+
+
+class Scaling:
+    """What a loop's GradScaler does."""
+
+    def __init__(self) -> None:
+        self._scaler: weakref.ref[GradScaler] | None = None
+        self._scales: list[Tensor] = []
+        self._asked: list[bool] = []
+        """For each step the scaler was asked for, whether the optimizer made it."""
+        self._waiting = False
+
+    @property
+    def seen(self) -> bool:
+        """Whether a scaler scaled a loss."""
+        return self._scaler is not None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """The scale that gradients of the open step carry, on its device."""
+        return self._scales[-1] if self._scales else None
+
+    def scaled(self, scaler: GradScaler) -> None:
+        """Note that a loss was scaled."""
+        self._scaler = weakref.ref(scaler)
+        scale = scaler._scale
+        if scale is not None:
+            # It changes in place at the next update.
+            self._scales[1:] = [scale.detach().clone()]
+
+    def unscaled(self) -> bool:
+        """Whether any optimizer's gradients were unscaled since the last update."""
+        scaler = self._scaler() if self._scaler is not None else None
+        if scaler is None:
+            return True
+        states: Any = scaler._per_optimizer_states
+        return any(state["stage"] is not OptState.READY for state in list(states.values()))
+
+    def of_step(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
+        """Return the scale that gradients still carry in an optimizer's step (fused ones)."""
+        scale = getattr(optimizer, "grad_scale", None)
+        return scale if isinstance(scale, Tensor) else None
+
+    def asked(self) -> None:
+        """Note that the scaler was asked for a step."""
+        self._waiting = True
+
+    def stepped(self) -> None:
+        """Note that the optimizer stepped."""
+        if self._waiting:
+            self._asked.append(True)
+            self._waiting = False
+
+    def updated(self) -> bool:
+        """Note the scaler's update; return whether the step before it was skipped."""
+        skipped, self._waiting = self._waiting, False
+        if skipped:
+            self._asked.append(False)
+        return skipped
+
+    def facts(self) -> ScalerFacts | None:
+        """Return what is known of the scaler; None without one. Reads its scale back."""
+        if not self._scales:
+            return None
+        half = self._asked[len(self._asked) // 2 :]
+        return ScalerFacts(
+            first_scale=self._scales[0].reshape(1).tolist()[0],
+            last_scale=self._scales[-1].reshape(1).tolist()[0],
+            steps=len(self._asked),
+            skipped=self._asked.count(False),
+            skipped_late=half.count(False),
+        )

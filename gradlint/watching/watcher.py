@@ -1,0 +1,253 @@
+"""Watcher: a loop watched, judged, written down; what `gradlint.watch` and `run` use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from gradlint.config import Config
+from gradlint.errors import GradientHealthError, NotObservedError, UsageError
+from gradlint.finding import Severity
+from gradlint.judging import judge_trace
+from gradlint.report import Report
+from gradlint.trace import Trace
+from gradlint.trace_file import TraceWriter
+from gradlint.watching.assemble import assemble
+from gradlint.watching.guard import Stop
+from gradlint.watching.loop import Loop
+
+Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
+Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
+
+WITHOUT_STEPS = 20
+"""Backwards after which `until` counts backwards: a loop that never steps must end, too."""
+
+
+class Watcher:
+    """Watches the training inside its `with`; see `gradlint.watch`.
+
+    Args:
+        models: The model, several, or several by name; may be empty with `discover`.
+        optimizers: The optimizer or optimizers; None follows every one that holds a
+            parameter of a model.
+        every: "auto" keeps to `budget`; a number looks at every such step.
+        budget: Share of the loop's time that watching may take.
+        fail_on: "error" or "warning" to end the loop at the first fault; None lets it go on.
+        discover: Whether to look for models (`gradlint run`).
+        until: End the loop after so many steps.
+        trace: File to write the trace to while the loop runs.
+        config: Settings; none are read from files.
+        target: What the report says of the target.
+        alarm: Whether to say a certain fault on stderr while the loop goes on.
+        command: "watch" or "run".
+    """
+
+    def __init__(
+        self,
+        models: Models | None = None,
+        optimizers: Optimizers = None,
+        *,
+        every: int | Literal["auto"] = "auto",
+        budget: float = 0.02,
+        fail_on: str | None = None,
+        discover: bool = False,
+        until: int | None = None,
+        trace: str | os.PathLike[str] | None = None,
+        config: Config | None = None,
+        target: Mapping[str, Any] | None = None,
+        alarm: bool = False,
+        command: str = "watch",
+    ) -> None:
+        _check_cadence(every, budget)
+        self.config = config or Config()
+        self.command = "run" if discover else command
+        self._fail_on = None if fail_on in (None, "never") else Severity.parse(str(fail_on))
+        self._until = until
+        self._alarm = alarm
+        self._target = dict(target or {})
+        self._writer = None if trace is None else TraceWriter(Path(trace), target=self._target)
+        self._next_judged = 10
+        self._said: set[tuple[str, str]] = set()
+        self._written = 0
+        self._report: Report | None = None
+        self.loop = Loop(
+            _by_name(models),
+            _several(optimizers),
+            every=every,
+            budget=budget,
+            discover=discover,
+            on_step=self._stepped,
+            on_numbers=self._numbers,
+        )
+
+    # -- the loop ---------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Begin to watch; `stop` ends it. A `with` does both."""
+        self.loop.start()
+        return self
+
+    def stop(self) -> None:
+        """End watching: no hook is left, the last numbers are taken."""
+        self.loop.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.stop()
+        # `run` judges when it knows how the script ended; a report that was raised stands.
+        if self.command == "run" or isinstance(error, GradientHealthError):
+            return
+        self._report = None
+        self.finish("" if error is None else "exception", error)
+
+    def _stepped(self, number: int) -> None:
+        if self._until is not None and number >= self._until:
+            raise Stop("until")
+
+    def _numbers(self, number: int) -> None:
+        if self._writer is not None:
+            self._write(number)
+        due = number >= self._next_judged or self.loop.certain
+        if due and (self._fail_on is not None or self._alarm):
+            while self._next_judged <= number:
+                self._next_judged *= 2
+            self._judge_early()
+
+    def _judge_early(self) -> None:
+        """Judge what is there; end the loop, or say what is certain."""
+        report = self._judged(self.trace())
+        worst = [f for f in report.causes if self._fail_on and f.severity >= self._fail_on]
+        if worst and self.command == "run":
+            raise Stop("fail-on")
+        if worst:
+            self._report = report
+            raise GradientHealthError(f"{report.verdict}\n{report}", report)
+        for found in report.causes if self._alarm else ():
+            key = (found.code, found.module or "")
+            if found.severity is Severity.ERROR and key not in self._said:
+                self._said.add(key)
+                place = f"{found.module}: " if found.module else ""
+                text = f"gradlint: {found.code} {found.rule}: {place}{found.message}"
+                print(text, file=sys.stderr, flush=True)  # noqa: T201 - the run goes on
+
+    # -- what comes out ---------------------------------------------------------------
+
+    def trace(self, ended: str = "") -> Trace:
+        """Return what was measured so far."""
+        return assemble(self.loop, self.command, ended=ended)
+
+    @property
+    def report(self) -> Report:
+        """What is known so far, or at the end.
+
+        Raises:
+            NotObservedError: If nothing was observed.
+        """
+        if self._report is None:
+            self._report = self._judged(self.trace())
+            if self.loop.looking:
+                report, self._report = self._report, None
+                return report
+        return self._report
+
+    def finish(self, ended: str = "", error: BaseException | None = None) -> Report:
+        """End watching and judge.
+
+        Args:
+            ended: How the loop ended; see `LoopFacts`.
+            error: What it raised, if it did.
+
+        Raises:
+            NotObservedError: If nothing was observed.
+        """
+        self.stop()
+        trace = self.trace(ended)
+        if self._writer is not None:
+            self._writer.whole(trace)
+            self._writer.close(ended)
+        self._report = self._judged(trace)
+        return self._report
+
+    def _judged(self, trace: Trace) -> Report:
+        if self.loop.failure is not None:
+            name = type(self.loop.failure).__name__
+            self._target["watching_failed"] = f"{name}: {self.loop.failure}"
+        if not self.loop.backwards and not trace.facts.events:
+            raise NotObservedError(
+                "expected a model to be trained, got no backward pass from one; is the loop "
+                "inside the `with`, and does it call loss.backward()?"
+            )
+        target = {"command": self.command, **_about(trace), **self._target}
+        return judge_trace(trace, self.config, target)
+
+    def _write(self, number: int) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        trace = self.trace()
+        if self._written == 0 or number >= 2 * self._written:
+            self._written = number
+            writer.structure(trace.modules, trace.parameters, trace.graph)
+            writer.facts(trace.facts)
+        writer.step(number, [o for o in trace.observations if o.step == number])
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(str(self.report))}</pre>"
+
+
+def _about(trace: Trace) -> dict[str, Any]:
+    loop = trace.facts.loop
+    root = trace.modules.get("")
+    return {
+        "object": root.kind if root is not None else "",
+        "parameters": sum(p.numel for p in trace.parameters.values()),
+        "assumed": {} if loop is None else {"looked at": f"{loop.observed} of {loop.steps} steps"},
+    }
+
+
+def _by_name(models: Models | None) -> dict[str, nn.Module]:
+    if models is None:
+        return {}
+    if isinstance(models, nn.Module):
+        return {"model": models}
+    if isinstance(models, Mapping):
+        found = dict(models)
+    else:
+        found = {f"model{i}": model for i, model in enumerate(models)}
+    wrong = next((m for m in found.values() if not isinstance(m, nn.Module)), None)
+    if wrong is not None:
+        raise UsageError(
+            "watch: expected an nn.Module, several, or a mapping of them, got "
+            f"{type(wrong).__name__}"
+        )
+    return found
+
+
+def _several(optimizers: Optimizers) -> list[torch.optim.Optimizer]:
+    if optimizers is None:
+        return []
+    found = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
+    inner = [getattr(o, "optimizer", o) for o in found]  # Accelerate wraps the user's
+    wrong = next((o for o in inner if not isinstance(o, torch.optim.Optimizer)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"watch: expected a torch.optim.Optimizer or several, got {type(wrong).__name__}"
+        )
+    return inner
+
+
+def _check_cadence(every: int | str, budget: float) -> None:
+    if every != "auto" and (isinstance(every, str) or every < 1):
+        raise UsageError(f"watch: expected every to be 'auto' or a number from 1, got {every!r}")
+    if not 0 < budget <= 1:
+        raise UsageError(f"watch: expected a budget between 0 and 1, got {budget!r}")
