@@ -15,6 +15,7 @@ from gradlint.errors import UsageError
 from gradlint.facts import Facts, ModuleFacts, ParameterFacts
 from gradlint.graph import Graph
 from gradlint.observation import Observation, Site
+from gradlint.report import versions as default_versions
 from gradlint.report_json import encode, plain
 from gradlint.thinning import AT_MOST, SERIES_AT_MOST, thinned
 from gradlint.trace import Trace
@@ -51,7 +52,7 @@ class TraceWriter:
 
     Args:
         path: The file; an older trace there is replaced, anything else is not.
-        versions: As in a report.
+        versions: As in a report; of what is installed by default.
         target: What is watched, fields of a report's target; `describe` adds to it.
         max_bytes: What `compact` keeps the file below.
 
@@ -70,7 +71,7 @@ class TraceWriter:
         self.path = Path(os.path.realpath(path))
         self.max_bytes = max_bytes
         self.error: OSError | None = None
-        self._versions = dict(versions or {})
+        self._versions = dict(default_versions() if versions is None else versions)
         self._target: dict[str, Any] = encode(plain(target or {}))
         self._limit = max_bytes
         self._file: BinaryIO | None = None
@@ -164,29 +165,44 @@ class TraceWriter:
             self._told.new_sites.append(site)
         return self._told.sites[site]
 
+    def whole(self, trace: Trace) -> None:
+        """Make the file say what `trace` says and nothing else, thinned if that is too much.
+
+        A reader finds either the old file or the new one, each whole.
+        """
+        if self._bounded and self._told.layouts:
+            self._replace(trace, trace, enough=self.max_bytes)
+        elif self._told.layouts:  # a pipe: what is out is out
+            self._everything(trace, ())
+        else:
+            self._everything(trace, trace)
+
     def compact(self, trace: Trace) -> bool:
         """Replace a file that grew beyond `max_bytes` by `trace`, thinned; tell whether it did.
 
-        `trace` is all that was written. The new file takes the old one's place at once, so
-        that a reader finds either of them whole. Half of `max_bytes` is aimed at; where even
-        few steps do not fit in there, the file may grow to twice what they take.
+        `trace` is all that was written. Half of `max_bytes` is aimed at; where even few steps
+        do not fit in there, the file may grow to twice what they take.
         """
         if not self.full or self._file is None:
             return False
-        at_most, series = AT_MOST, SERIES_AT_MOST
+        self._replace(trace, thinned(trace), enough=self.max_bytes // 2)
+        return self.error is None
+
+    def _replace(self, trace: Trace, kept: Iterable[Observation], *, enough: int) -> None:
+        if self._file is None:
+            return
         new = self.path.with_name(f"{self.path.name}.new")
-        self._file.close()
+        at_most, series = AT_MOST, SERIES_AT_MOST
         try:
             while True:
                 self._start(new)
-                kept = thinned(trace, at_most=at_most, series_at_most=series)
-                self.whole(trace, kept)
-                if self._size <= self.max_bytes // 2 or at_most <= LEAST_STEPS or self.error:
+                self._everything(trace, kept)
+                if self._size <= enough or at_most < LEAST_STEPS or self._file is None:
                     break
+                kept = thinned(trace, at_most=at_most, series_at_most=series)
                 at_most, series = at_most // 2, max(series // 2, at_most)
             if self._file is not None:
                 self._file.close()
-            if self.error is None:
                 os.replace(new, self.path)
                 self._file = open(self.path, "ab")  # noqa: SIM115
         except OSError as error:
@@ -194,12 +210,10 @@ class TraceWriter:
         with suppress(OSError):
             new.unlink(missing_ok=True)
         self._limit = max(self.max_bytes, 2 * self._size)
-        return self.error is None
 
-    def whole(self, trace: Trace, observations: Iterable[Observation] | None = None) -> None:
-        """Write all of `trace`, or it with a choice of its `observations`."""
+    def _everything(self, trace: Trace, observations: Iterable[Observation]) -> None:
         self.structure(trace.modules, trace.parameters, trace.graph)
-        self.step(0, trace if observations is None else observations)
+        self.step(0, observations)
         self.facts(trace.facts)
 
     def close(self, ended: str = "") -> None:

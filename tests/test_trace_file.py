@@ -350,6 +350,30 @@ def test_a_file_that_grew_too_large_is_thinned_and_goes_on(tmp_path, opened):
     assert [file.name for file in tmp_path.iterdir()] == ["run.jsonl"]
 
 
+def test_a_file_made_whole_at_the_end_says_everything_once(tmp_path, opened):
+    trace = a_run()
+    writer = opened(tmp_path / "run.jsonl")
+    writer.step(1, seen(1, 99.0))
+    writer.step(2, seen(2, 99.0))
+    writer.whole(trace)
+    writer.close("")
+
+    assert alike(contents(read_trace(writer.path)), contents(trace))
+    assert [file.name for file in tmp_path.iterdir()] == ["run.jsonl"]
+
+
+def test_a_whole_that_is_too_large_is_thinned(tmp_path, opened):
+    found = [o for step in range(1000) for o in full_step(step)]
+    writer = opened(tmp_path / "run.jsonl", max_bytes=60_000)
+    writer.step(0, found[:11])
+    writer.whole(Trace(found))
+    writer.close("")
+
+    steps = read_trace(writer.path).steps
+    assert writer.path.stat().st_size < 61_000
+    assert (steps[0], steps[-1]) == (0, 999)
+
+
 def test_compacting_a_small_file_does_nothing(tmp_path, opened):
     path = tmp_path / "run.jsonl"
     writer = opened(path)
