@@ -113,3 +113,4 @@ class Explained:
     module: str | None
     because: str
     name: str = ""
+    source: Source | None = None

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from gradlint._version import __version__
+from gradlint.comments import comment_notices
 from gradlint.errors import GradientHealthError, UsageError
-from gradlint.finding import Explained, Finding, Severity, Source
+from gradlint.finding import Explained, Finding, Severity
 from gradlint.report_json import decode, encode, plain
 from gradlint.report_records import (
     CureRecord,
@@ -205,9 +206,11 @@ def build_report(
     """
     reported = tuple(_reported(i, linked) for i, linked in enumerate(findings, start=1))
     failure = _failure(trace, error)
+    suppressed = tuple(suppressed)
     verdict = _verdict(reported, observed=len(trace) > 0 and failure is None)
     modules, parameters = tables(trace)
     codes = () if isinstance(rules_run, int) else tuple(rules_run)
+    silenced = {(entry.code, entry.reason) for entry in suppressed}
     return Report(
         versions=versions(),
         target=TargetRecord.model_validate(plain(target or {})),
@@ -219,7 +222,7 @@ def build_report(
             for e in explained
         ),
         skipped=dict(skipped or {}),
-        suppressed=tuple(suppressed),
+        suppressed=suppressed,
         summary=Summary(
             **_counts(reported),
             steps=max(trace.steps, default=0),
@@ -232,7 +235,7 @@ def build_report(
         error=failure,
         rules=codes,
         fail_on=fail_on if isinstance(fail_on, str) else fail_on.label,
-        notices=tuple(notices),
+        notices=(*notices, *comment_notices(trace, silenced, codes)),
     )
 
 
@@ -261,7 +264,7 @@ def _reported(number: int, linked: Linked) -> ReportedFinding:
         module=found.module,
         modules=found.modules,
         parameter=found.parameter,
-        source=_source(found.source),
+        source=None if found.source is None else SourceRecord.of(found.source),
         step=found.step,
         message=found.message,
         cause=linked.cause,
@@ -271,16 +274,6 @@ def _reported(number: int, linked: Linked) -> ReportedFinding:
         help=found.help,
         cure=CureRecord.model_validate(plain(asdict(found.cure))) if found.cure else None,
     )
-
-
-def _source(source: Source | None) -> SourceRecord | None:
-    if source is None:
-        return None
-    try:
-        file = str(Path(source.file).relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        file = source.file
-    return SourceRecord(file=file, line=source.line)
 
 
 def _failure(trace: Trace, error: Mapping[str, str] | None) -> Failure | None:

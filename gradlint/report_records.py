@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from gradlint.finding import Severity
+from gradlint.finding import Severity, Source
 
 Level = Annotated[
     Severity,
@@ -26,6 +27,15 @@ class SourceRecord(Record):
 
     file: str
     line: int
+
+    @classmethod
+    def of(cls, source: Source) -> SourceRecord:
+        """Return the record of `source`, its file relative to the working directory."""
+        try:
+            file = str(Path(source.file).relative_to(Path.cwd()))
+        except (ValueError, OSError):
+            file = source.file
+        return cls(file=file, line=source.line)
 
 
 class CureRecord(Record):

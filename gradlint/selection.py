@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gradlint.report_records import Suppressed
 
 CONFIG_EXEMPTION = "per-module-ignores"
+COMMENT_EXEMPTION = "ignore-comment"
+_SILENCERS = {CONFIG_EXEMPTION: "config", COMMENT_EXEMPTION: "comment"}
 
 
 def no_such(kind: str, wanted: str, known: Iterable[str]) -> str:
@@ -149,14 +151,17 @@ def apply_severity(findings: Iterable[Finding], config: Config) -> tuple[Finding
 
 
 def module_ignores(config: Config) -> tuple[Exemption, ...]:
-    """Return `per-module-ignores` as exemptions; the judge applies them place by place.
+    """Return `per-module-ignores`, and comments in the code, as exemptions.
 
-    What they cover is told apart again by `take_suppressed`.
+    The judge applies them place by place; what they cover `take_suppressed` tells apart again.
     """
-    return tuple(
+    from gradlint.comments import COMMENTS
+
+    patterns = (
         _ignore(pattern, frozenset(code for s in selectors for code in resolve(s)))
         for pattern, selectors in config.per_module_ignores.items()
     )
+    return (*patterns, COMMENTS)
 
 
 def _ignore(pattern: str, codes: frozenset[str]) -> Exemption:
@@ -170,14 +175,20 @@ def _ignore(pattern: str, codes: frozenset[str]) -> Exemption:
 
 def take_suppressed(judgement: Judgement) -> tuple[Judgement, tuple[Suppressed, ...]]:
     """Return `judgement` without what the settings silence, and that."""
-    from gradlint.report_records import Suppressed
+    from gradlint.report_records import SourceRecord, Suppressed
 
     def silenced(entry: Explained) -> bool:
-        return entry.name == CONFIG_EXEMPTION
+        return entry.name in _SILENCERS
 
     kept = tuple(e for e in judgement.explained if not silenced(e))
     taken = tuple(
-        Suppressed(code=e.code, module=e.module, by="config")
+        Suppressed(
+            code=e.code,
+            module=e.module,
+            by=_SILENCERS[e.name],
+            reason=e.because,
+            source=None if e.source is None else SourceRecord.of(e.source),
+        )
         for e in judgement.explained
         if silenced(e)
     )

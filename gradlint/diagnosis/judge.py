@@ -71,7 +71,8 @@ def _explanation(exemptions: Iterable[Exemption], trace: Trace, found: Finding) 
         because = candidate.covers(trace, found)
         if because is not None:
             place = found.parameter or found.module
-            return Explained(found.code, place, because, candidate.name)
+            source = with_source(trace, found).source
+            return Explained(found.code, place, because, candidate.name, source)
     return None
 
 

@@ -108,6 +108,7 @@ def _footnotes(console: Console, report: Report, options: Options) -> None:
         *_explained(report, options),
         *_suppressed(report),
         *_skipped(report, options),
+        *(("note", notice) for notice in report.notices),
     ]
     worst = next((f for f in report.causes if f.severity > Severity.NOTE), None)
     if worst is not None:
