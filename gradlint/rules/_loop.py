@@ -52,10 +52,32 @@ def without_the_model(trace: Trace) -> bool:
 
 
 def roots(trace: Trace) -> frozenset[str]:
-    """Paths of the models themselves: ``""``, or a label for each of several."""
-    if "" in trace.modules or not trace.modules:
+    """Paths of the models themselves: ``""``, or a label for each that a loop calls."""
+    if trace.facts.loop is None or "" in trace.modules or not trace.modules:
         return frozenset({""})
     return frozenset(path.partition(".")[0] for path in trace.modules)
+
+
+def same_model(trace: Trace, path: str, other: str) -> bool:
+    """Whether two paths belong to one of several models."""
+    names = roots(trace)
+    return names == {""} or path.partition(".")[0] == other.partition(".")[0]
+
+
+def cleared(trace: Trace) -> bool:
+    """Whether every observed step saw no gradient although backward had left one."""
+    left = trace.of("backward_gradient_norm").at("").training.values
+    seen = trace.of("total_gradient_norm").at("").training.values
+    return bool(left and seen) and all(v != 0 for v in left) and not any(seen)
+
+
+def nobody_trains(trace: Trace) -> bool:
+    """Whether a loop was watched in which gradients are only looked at, or never computed."""
+    loop = trace.facts.loop
+    if loop is None:
+        return False
+    exists = trace.facts.optimizer is not None or bool(loop.idle_optimizers)
+    return loop.backwards == 0 or not (exists or loop.by_hand)
 
 
 def left_alone(trace: Trace, path: str) -> bool:

@@ -38,7 +38,8 @@ class DetachedLoss(Rule):
     ```
 
     ## When it is wrong
-    Never in training; a script that only evaluates has no loss to watch.
+    Never in training; a script that only evaluates has no loss to watch. In a loop that had
+    gradients at other steps, and was not ended by it, it is a warning.
 
     ## References
     - PyTorch notes, "Autograd mechanics", section "Locally disabling gradient computation"
@@ -60,10 +61,14 @@ class DetachedLoss(Rule):
         if events:
             steps = len({event.step for event in events})
             noun = "step" if steps == 1 else "steps"
+            norms = trace.of("total_gradient_norm").at("").training.values
+            loop = trace.facts.loop
+            went_on = loop is not None and loop.ended != "exception" and any(norms)
             yield self.finding(
                 "",
                 f"the loss has no gradient function in {steps} {noun}: no parameter leads to it",
                 trace=trace,
+                severity=Severity.WARNING if went_on else Severity.ERROR,
                 step=events[0].step,
                 evidence={"steps": steps},
             )

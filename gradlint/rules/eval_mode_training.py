@@ -19,9 +19,9 @@ class EvalModeTraining(Rule):
     """A model that is trained as if it were evaluated.
 
     ## What it does
-    gradlint puts the model into training mode before it runs. Flags BatchNorm and Dropout
-    modules that run in evaluation mode nevertheless, in a part that gets gradients: the
-    forward or the training step called `eval()`.
+    Flags BatchNorm and Dropout modules that run in evaluation mode in a part that gets
+    gradients and updates. `check` puts the model into training mode before it runs: then the
+    forward or the training step called `eval()`. A watched loop is taken as it is.
 
     ## Why is this bad?
     In evaluation mode BatchNorm uses running statistics, which then never see the data: at
@@ -50,7 +50,8 @@ class EvalModeTraining(Rule):
     ## When it is wrong
     Fine-tuning with frozen statistics is usual: silent where weights were loaded, where the
     BatchNorm's own parameters are frozen, and in parts without gradients (teachers, frozen
-    backbones). A dropout of rate 0 does not count.
+    backbones) or in no optimizer (networks that judge others). A dropout of rate 0 does not
+    count.
 
     ## References
     - [2] pitfalls: eval mode while training
@@ -92,7 +93,8 @@ def _in_eval(module: ModuleFacts) -> bool:
 
 def _learns(trace: Trace, path: str) -> bool:
     parameter = trace.parameters[path]
-    return parameter.requires_grad and parameter.gradient == "present"
+    trained = parameter.requires_grad and parameter.in_optimizer is not False
+    return trained and parameter.gradient == "present"
 
 
 def _in_live_part(trace: Trace, module: ModuleFacts, alive: set[str]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import left_alone, moved, roots, without_the_model
 from gradlint.rules._optimizer import NOT_GIVEN, given
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -40,7 +41,9 @@ class ForeignParameters(Rule):
     ## When it is wrong
     A loss may have parameters of its own (a temperature, class centers, weights of tasks),
     and one optimizer may serve several models: beside all of the model's own parameters
-    foreign ones are a note, and beside the trained part of a pretrained network a warning.
+    foreign ones are a note, and beside the trained part of a pretrained network a warning. A
+    watched loop that optimizes an image, a prompt or a latent code, and whose loss answers to
+    its steps, is a note.
 
     ## References
     - PyTorch documentation, `torch.optim`, section "Constructing it"
@@ -60,10 +63,19 @@ class ForeignParameters(Rule):
             return
         trainable = [p for p in trace.parameters.values() if p.requires_grad]
         held = sum(bool(p.in_optimizer) for p in trace.parameters.values())
-        lacking = sum(p.in_optimizer is False for p in trainable)
+        alone = [f"{root}." for root in roots(trace) if left_alone(trace, root)]
+        lacking = sum(
+            p.in_optimizer is False
+            and p.gradient == "present"
+            and not moved(trace, p.path)
+            and not (held and p.path.startswith(tuple(alone)))
+            for p in trainable
+        )
         noun = "parameter" if optimizer.foreign == 1 else "parameters"
         text = f"the optimizer holds {optimizer.foreign} {noun} that the model does not have"
-        if held == 0:
+        if without_the_model(trace):
+            text += ": they are what the loop optimizes"
+        elif held == 0:
             text += " and none of its own"
         elif lacking:
             text += f" and lacks {lacking} of its trainable ones"
@@ -71,7 +83,9 @@ class ForeignParameters(Rule):
             "",
             text,
             trace=trace,
-            severity=_severity(held, lacking, pretrained=trace.facts.pretrained),
+            severity=Severity.NOTE
+            if without_the_model(trace)
+            else _severity(held, lacking, pretrained=trace.facts.pretrained),
             evidence={"foreign": optimizer.foreign, "held": held, "lacking": lacking},
         )
 

@@ -94,7 +94,8 @@ class FrozenButMoving(Rule):
         everything = list(trace.parameters.values())
         moving = [p for p in everything if self._moves(trace, p)]
         trained = [p for p in everything if p.requires_grad and p.in_optimizer is not False]
-        rest = [p for p in everything if p not in moving]
+        kept = {p.path for p in moving}
+        rest = [p for p in everything if p.path not in kept]
         for path, group in topmost(moving, rest).items():
             for parameters in _split(group):
                 yield self._judge(trace, path, parameters, trained)

@@ -9,6 +9,7 @@ from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import learned, same_model
 from gradlint.rules._optimizer import given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -54,7 +55,8 @@ class FrozenParameters(Rule):
     Random features (reservoirs, random Fourier features, random network distillation) are
     frozen and fresh by design. A frozen copy of a part that learns (a target), a teacher beside
     it, and what trained adapters (LoRA, by their name or their zero matrix) are added to, are
-    notes.
+    notes; so is a model all of which is frozen in a watched loop that optimizes something else.
+    What had a gradient at any step (a side of a GAN, layers unfrozen later) is not frozen.
 
     ## References
     - Yosinski et al. (2014), "How transferable are features in deep neural networks?", section
@@ -74,17 +76,18 @@ class FrozenParameters(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each topmost frozen module; one for the model if it is an error."""
         parameters = list(trace.parameters.values())
-        frozen = [p for p in parameters if not p.requires_grad]
+        frozen = [p for p in parameters if not p.requires_grad and not learned(trace, p.path)]
         if not frozen:
             return
-        learning = [p for p in parameters if p.requires_grad]
+        kept = {p.path for p in frozen}
+        learning = [p for p in parameters if p.path not in kept]
         held = [p for p in parameters if p.in_optimizer] if given(trace) else []
-        if not learning:
+        if not learning and not _other_work(trace):
             yield self._error(
                 trace, f"all {len(frozen)} parameters of the model are frozen", frozen
             )
             return
-        if held and not any(p.requires_grad for p in held):
+        if held and kept.issuperset(p.path for p in held) and not _other_work(trace):
             text = f"all {len(held)} parameters that the optimizer holds are frozen"
             yield self._error(trace, text, held)
             return
@@ -150,6 +153,18 @@ class FrozenParameters(Rule):
         return near and centered
 
 
+def _other_work(trace: Trace) -> bool:
+    """Whether a watched loop is there for something else than its models' parameters.
+
+    It evaluates, or its gradients go to an image, a prompt or a latent code: into nothing but
+    frozen parameters backward does not run.
+    """
+    if trace.facts.loop is None or trace.events("detached-loss"):
+        return False
+    optimizer = given(trace)
+    return optimizer is None or optimizer.foreign > 0
+
+
 def _feeds_training(
     trace: Trace, frozen: ParameterFacts, learning: Sequence[ParameterFacts]
 ) -> bool:
@@ -165,6 +180,7 @@ def _feeds_training(
     return any(
         reader is not None
         and own is not None
+        and same_model(trace, own.path, reader.path)
         and reader.depth > own.depth
         and reader.input_shape is not None
         and prod(reader.input_shape) not in batch

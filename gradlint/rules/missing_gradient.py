@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._inputs import reading
+from gradlint.rules._loop import cleared, learned, left_alone, nobody_trains, same_model
 from gradlint.rules._optimizer import is_copy, topmost
 from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
@@ -65,7 +66,8 @@ class MissingGradient(Rule):
     ## When it is wrong
     Teachers and target networks run without gradient: a copy of a part that learns is a note.
     So is an encoder whose weights were loaded (features of a pretrained network), and one
-    that the optimizer was not given.
+    that the optimizer was not given. In a watched loop a gradient at any step counts: the
+    sides of a GAN learn in turn, and some layers later than others.
 
     ## References
     - PyTorch notes, "Autograd mechanics"; the gradient of what backward does not reach is None
@@ -85,9 +87,9 @@ class MissingGradient(Rule):
         """Yield one finding for each topmost module without gradients, or parameter."""
         trainable = [p for p in trace.parameters.values() if p.requires_grad]
         yield from self._starved(trace)
-        lost = [p for p in trainable if _lost(p)]
-        learning = [p for p in trainable if p.gradient != "missing"]
-        if not lost or trace.events("detached-loss"):
+        lost = [p for p in trainable if _lost(trace, p)]
+        learning = [p for p in trainable if p.gradient != "missing" or learned(trace, p.path)]
+        if not lost or trace.events("detached-loss") or nobody_trains(trace) or cleared(trace):
             return
         if not learning:
             yield self.finding(
@@ -98,7 +100,7 @@ class MissingGradient(Rule):
             )
             return
         reader = _first_learner(trace, learning)
-        groups = topmost(lost, [p for p in trainable if not _lost(p)])
+        groups = topmost(lost, [p for p in trainable if not _lost(trace, p)])
         upstream = {
             path
             for path, group in groups.items()
@@ -106,6 +108,7 @@ class MissingGradient(Rule):
             and _runs_whole(trace, path)
             and trace.modules[path].depth < reader.depth
             and not is_copy(path, group, learning)
+            and not left_alone(trace, path)
         }
         certain = [_feeds(trace, p, reader, upstream) for p in upstream] if reader else []
         for path, group in groups.items():
@@ -176,11 +179,12 @@ def _lost_text(path: str, count: int) -> str:
     return f"{count} trainable {noun} of {path or 'the model'} received no gradient"
 
 
-def _lost(parameter: ParameterFacts) -> bool:
+def _lost(trace: Trace, parameter: ParameterFacts) -> bool:
     return (
         parameter.requires_grad
         and parameter.gradient == "missing"
         and parameter.in_optimizer is not False
+        and not learned(trace, parameter.path)
     )
 
 
@@ -201,7 +205,11 @@ def _runs_whole(trace: Trace, path: str) -> bool:
     return (
         facts is not None
         and facts.calls > 0
-        and all(_lost(p) for p in trace.parameters.values() if p.requires_grad and _inside(p, path))
+        and all(
+            _lost(trace, p)
+            for p in trace.parameters.values()
+            if p.requires_grad and _inside(p, path)
+        )
     )
 
 
@@ -219,7 +227,7 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
     size = prod(reader.input_shape)
     batch = {prod(tensor.shape) for tensor in trace.facts.inputs}
     if module.output_shape and prod(module.output_shape) == size:
-        lost = [p for p in trace.parameters.values() if _lost(p)]
+        lost = [p for p in trace.parameters.values() if _lost(trace, p)]
         layers = {p.module for p in lost if any(_inside(p, cut) for cut in upstream)}
         beside = len(layers) < 2 and _reads_batch(trace, reader, size)
         return _LIKELY if beside else _PROVEN
@@ -232,7 +240,8 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
     last = max(upstream, key=lambda p: trace.modules[p].depth)
     parallel = module.input_shape == reader.input_shape
     alone = path == last and bool(batch) and size not in batch and not frozen and not parallel
-    return _PROVEN if alone else 0
+    # What the second of several models is given was not seen: only sizes that agree tell.
+    return _PROVEN if alone and same_model(trace, path, reader.path) else 0
 
 
 def _reads_batch(trace: Trace, reader: ModuleFacts, size: int) -> bool:

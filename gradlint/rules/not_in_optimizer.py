@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import keeps, left_alone, moved, without_the_model
 from gradlint.rules._optimizer import NOT_GIVEN, given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -59,7 +60,9 @@ class NotInOptimizer(Rule):
     ## When it is wrong
     Training the head of a pretrained network leaves its front out on purpose, adversarial
     networks have one optimizer for each side, teachers and target networks have none: where
-    that shows (loaded weights, a twin that is trained, such a name) it is a note.
+    that shows (loaded weights, a twin that is trained, such a name) it is a note. Where a
+    watched loop optimizes an image or a prompt, and where weights move all the same (by hand,
+    by an optimizer that is not watched), it is silent.
 
     ## References
     - PyTorch documentation, `torch.optim`, section "Constructing it"
@@ -77,12 +80,12 @@ class NotInOptimizer(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each topmost module that is left out, or parameter."""
-        if given(trace) is None:
+        if given(trace) is None or without_the_model(trace):
             return
         parameters = list(trace.parameters.values())
-        lost = [p for p in parameters if _left_out(p)]
+        lost = [p for p in parameters if _left_out(trace, p)]
         held = [p for p in parameters if p.in_optimizer]
-        rest = [p for p in parameters if p.requires_grad and not _left_out(p)]
+        rest = [p for p in parameters if p.requires_grad and not _left_out(trace, p)]
         for path, group in topmost(lost, rest).items():
             severity, because = self._weigh(trace, path, group, held)
             count = len(group)
@@ -113,6 +116,8 @@ class NotInOptimizer(Rule):
             return Severity.NOTE, ": another optimizer's, by its name"
         if is_copy(path, group, held):
             return Severity.NOTE, ": a copy of a part that is trained"
+        if trace.facts.pretrained and left_alone(trace, path):
+            return Severity.NOTE, ": a pretrained network that judges others"
         if trace.facts.pretrained and _in_front(trace, group, held):
             return Severity.NOTE, ": the front of a pretrained network"
         if trace.facts.pretrained:
@@ -120,11 +125,14 @@ class NotInOptimizer(Rule):
         return Severity.ERROR, ""
 
 
-def _left_out(parameter: ParameterFacts) -> bool:
+def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
+    """Whether a parameter with a gradient is in no optimizer, and nothing else moves it."""
     return (
         parameter.requires_grad
         and parameter.in_optimizer is False
         and parameter.gradient == "present"
+        and not moved(trace, parameter.path)
+        and keeps(trace, parameter.path)
     )
 
 

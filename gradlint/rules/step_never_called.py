@@ -117,7 +117,7 @@ class StepNeverCalled(Rule):
         still = [p for p in trace.parameters.values() if self._stands_still(trace, p)]
         if not still:
             return
-        rest = [p for p in trace.parameters.values() if p not in still]
+        rest = [p for p in trace.parameters.values() if not self._stands_still(trace, p)]
         places = tuple(topmost(still, rest))
         names = " and ".join(loop.idle_optimizers)
         yield self.finding(

@@ -39,6 +39,7 @@ def test_a_module_in_evaluation_mode_is_flagged(module: ModuleFacts) -> None:
 
 
 FROZEN = tuple(replace(p, requires_grad=False) for p in WEIGHTS)
+JUDGE = tuple(replace(p, in_optimizer=False) for p in WEIGHTS)
 TEACHER = tuple(replace(p, gradient="missing") for p in WEIGHTS)
 
 
@@ -46,6 +47,7 @@ TEACHER = tuple(replace(p, gradient="missing") for p in WEIGHTS)
     "silent",
     [
         pytest.param(trace(replace(NORM, training=True)), id="training-mode"),
+        pytest.param(trace(NORM, DROP, parameters=JUDGE), id="in-no-optimizer"),
         pytest.param(trace(replace(NORM, calls=0)), id="not-called"),
         pytest.param(trace(replace(DROP, options={"p": 0.0})), id="dropout-of-nothing"),
         pytest.param(trace(replace(NORM, kind="LayerNorm")), id="the-same-in-both-modes"),

@@ -4,8 +4,8 @@ import pytest
 
 from gradlint.finding import Severity
 from gradlint.rules.foreign_parameters import ForeignParameters
-from gradlint.testing import findings_of, trace_of
-from gradlint.trace import OptimizerFacts, ParameterFacts, Trace
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
 
 
 def trace(
@@ -53,3 +53,59 @@ def test_foreign_parameters_are_judged_by_what_is_lacking(observed, expected) ->
 )
 def test_the_message_counts(observed, message) -> None:
     assert findings_of(ForeignParameters(), observed)[0].message == message
+
+
+def watched(
+    losses: list[float],
+    *parameters: ParameterFacts,
+    foreign: int = 1,
+    roots: tuple[str, ...] = ("",),
+    moved: tuple[str, ...] = (),
+) -> Trace:
+    return trace_of(
+        observe("loss", "", losses),
+        *[observe("update_to_weight_ratio", path, [1e-3] * 3) for path in moved],
+        modules=[ModuleFacts(root, "Net") for root in roots],
+        parameters=parameters,
+        optimizer=OptimizerFacts("Adam", foreign=foreign),
+        loop=LoopFacts(steps=12, backwards=12),
+    )
+
+
+LOST = ParameterFacts("fc.weight", (4, 4), in_optimizer=False)
+HELD = ParameterFacts("out.weight", (4, 4), in_optimizer=True)
+JUDGE = ParameterFacts("vgg.0.weight", (4, 4), in_optimizer=False)
+MINE = ParameterFacts("net.0.weight", (4, 4), in_optimizer=True)
+NOISY = [2.0, 1.9, 2.1] * 4
+FALLING = [2.0 * 0.8**i for i in range(12)]
+RISING = [1.0 + 0.3 * i for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(watched(NOISY, LOST), Severity.ERROR, id="another-model's"),
+        pytest.param(watched(FALLING, LOST), Severity.NOTE, id="an-image-is-optimized"),
+        pytest.param(watched(RISING, LOST), Severity.NOTE, id="an-attack"),
+        pytest.param(watched(FALLING, LOST, HELD), Severity.ERROR, id="a-layer-replaced"),
+        pytest.param(
+            watched(NOISY, LOST, HELD, moved=("fc.weight",)), Severity.NOTE, id="updated-by-hand"
+        ),
+        pytest.param(
+            watched(NOISY, MINE, JUDGE, roots=("net", "vgg")), Severity.NOTE, id="a-judge-beside"
+        ),
+        pytest.param(watched(NOISY, LOST, foreign=0), None, id="nothing-foreign"),
+    ],
+)
+def test_in_a_loop_the_loss_tells_whether_foreign_parameters_are_meant(observed, expected) -> None:
+    found = findings_of(ForeignParameters(), observed)
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])
+
+
+def test_a_teacher_without_gradients_is_not_lacked() -> None:
+    teacher = ParameterFacts("teacher.weight", (4, 4), in_optimizer=False, gradient="missing")
+
+    (found,) = findings_of(ForeignParameters(), watched(NOISY, HELD, teacher))
+
+    assert found.severity is Severity.NOTE

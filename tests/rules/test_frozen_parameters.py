@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -8,7 +9,15 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.frozen_parameters import FrozenParameters
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, TensorFacts, Trace
+from gradlint.trace import (
+    Event,
+    LoopFacts,
+    ModuleFacts,
+    OptimizerFacts,
+    ParameterFacts,
+    TensorFacts,
+    Trace,
+)
 
 
 def trace(
@@ -135,3 +144,42 @@ def test_frozen_layers_behind_trained_ones_stand_in_the_graph() -> None:
     found = findings_of(FrozenParameters(), beside.but(graph=Graph((frozen,))))
 
     assert [f.severity for f in found] == [Severity.ERROR]
+
+
+def watched(observed: Trace, *, foreign: int = 0, optimizer: bool = True, **facts: object) -> Trace:
+    """`observed` as that of a watched loop of several models."""
+    given = OptimizerFacts("Adam", foreign=foreign) if optimizer else None
+    loop = LoopFacts(steps=20, backwards=20)
+    return observed.but(facts=replace(observed.facts, loop=loop, optimizer=given, **facts))
+
+
+IN_TURN = observe("gradient_norm", "body.weight", [0.5, 0.4], module="body")
+ALL = trace(frozen=("body", "head"))
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(watched(ALL), [Severity.ERROR], id="everything"),
+        pytest.param(watched(ALL, foreign=1), [Severity.NOTE], id="an-image-is-optimized"),
+        pytest.param(watched(ALL, optimizer=False), [Severity.NOTE], id="evaluation"),
+        pytest.param(
+            watched(ALL, foreign=1, events=(Event("detached-loss"),)),
+            [Severity.ERROR],
+            id="and-no-gradient-for-anything",
+        ),
+        pytest.param(watched(trace()), [Severity.NOTE], id="a-frozen-model-beside"),
+        pytest.param(
+            watched(trace().but(modules={"": ModuleFacts("", "Net"), **trace().modules})),
+            [Severity.ERROR],
+            id="a-fresh-frozen-trunk",
+        ),
+        pytest.param(
+            watched(trace().but(observations=(*trace().observations, *IN_TURN))),
+            [],
+            id="frozen-in-turn-as-in-a-gan",
+        ),
+    ],
+)
+def test_in_a_loop_what_is_frozen_may_serve_something_else(observed, expected) -> None:
+    assert severities(observed) == expected

@@ -8,7 +8,16 @@ from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import Event, ModuleFacts, ParameterFacts, TensorFacts, Trace
+from gradlint.trace import (
+    Event,
+    LoopFacts,
+    ModuleFacts,
+    Observation,
+    OptimizerFacts,
+    ParameterFacts,
+    TensorFacts,
+    Trace,
+)
 
 BATCH = TensorFacts("input", (8, 16), "float32")
 
@@ -248,3 +257,74 @@ def test_the_message_names_the_cut() -> None:
 def test_all_well_is_silent() -> None:
     assert severities(network([module("head", 0, 16, 5)], weights("head", 16, 5))) == []
     assert severities(trace_of()) == []
+
+
+def watched(
+    trace: Trace, *seen: list[Observation], held: bool | None = True, **loop: object
+) -> Trace:
+    """`trace` as that of a watched loop, its parameters in its optimizer."""
+    optimizer = None if held is None else OptimizerFacts("Adam")
+    facts = LoopFacts(**{"steps": 40, "backwards": 40, **loop})  # type: ignore[arg-type]
+    return trace.but(
+        observations=[o for group in seen for o in group],
+        parameters={k: replace(p, in_optimizer=held) for k, p in trace.parameters.items()},
+        facts=replace(trace.facts, loop=facts, optimizer=optimizer),
+    )
+
+
+def without_root(trace: Trace) -> Trace:
+    """`trace` as that of several models, labelled by what stands before the first dot."""
+    return trace.but(modules={k: v for k, v in trace.modules.items() if k})
+
+
+LATER = [
+    *observe("gradient_norm", "encoder.weight", [0.5], start=20),
+    *observe("gradient_norm", "encoder.bias", [0.5], start=20),
+]
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(watched(CUT), [(Severity.ERROR, "encoder")], id="cut-in-a-loop"),
+        pytest.param(
+            watched(without_root(CUT)), [(Severity.ERROR, "encoder")], id="cut-between-two-models"
+        ),
+        pytest.param(watched(CUT, LATER), [], id="it-learned-at-another-step"),
+        pytest.param(
+            watched(without_root(CUT), held=None, by_hand=True),
+            [(Severity.NOTE, "encoder")],
+            id="a-model-beside-the-one-that-is-trained-by-hand",
+        ),
+        pytest.param(watched(CUT, backwards=0), [], id="evaluation"),
+        pytest.param(watched(CUT, held=None), [], id="gradients-are-looked-at"),
+        pytest.param(watched(CUT, held=False), [], id="an-evaluation-model"),
+    ],
+)
+def test_in_a_loop_every_step_counts(trace, expected) -> None:
+    assert severities(trace) == expected
+
+
+def test_gradients_cleared_before_the_step_are_no_missing_ones() -> None:
+    nothing = network([module("head", 0, 16, 5)], weights("head", 16, 5, lost=True))
+    left = observe("backward_gradient_norm", "", [2.0] * 3)
+
+    assert severities(watched(nothing, left, observe("total_gradient_norm", "", [0.0] * 3))) == []
+    assert severities(watched(nothing)) == [(Severity.ERROR, "")]
+
+
+def test_a_discriminator_that_runs_first_is_not_cut_from_its_generator() -> None:
+    noise = ModuleFacts("netG.fc", "Linear", 1, 1, parameters=("netG.fc.weight",),
+                        input_shape=(8, 4), output_shape=(8, 16))  # fmt: skip
+    trace = trace_of(
+        modules=[
+            ModuleFacts("netD", "D", 2, 1, leaf=False, input_shape=(8, 16), output_shape=(8, 1)),
+            module("netD.fc", 0, 16, 1),
+            ModuleFacts("netG", "G", 3, 1, leaf=False, input_shape=(8, 4), output_shape=(8, 16)),
+            noise,
+        ],
+        parameters=[*weights("netD.fc", 16, 1, lost=True), *weights("netG.fc", 4, 16)],
+        inputs=(BATCH,),
+    )
+
+    assert severities(watched(trace)) == [(Severity.NOTE, "netD")]

@@ -6,8 +6,15 @@ import pytest
 
 from gradlint.finding import Severity
 from gradlint.rules.not_in_optimizer import NotInOptimizer
-from gradlint.testing import findings_of, trace_of
-from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.testing import findings_of, observe, trace_of
+from gradlint.trace import (
+    LoopFacts,
+    ModuleFacts,
+    Observation,
+    OptimizerFacts,
+    ParameterFacts,
+    Trace,
+)
 
 SGD = OptimizerFacts("SGD")
 
@@ -91,3 +98,64 @@ def test_single_parameters_are_named() -> None:
 
     assert found.parameter == "head.bias"
     assert found.message == "no optimizer holds 1 trainable parameter of head that got gradients"
+
+
+LOOP = LoopFacts(steps=40, backwards=40)
+BY_OTHERS = [
+    *observe("update_to_weight_ratio", "head.weight", [1e-3] * 3),
+    *observe("weight_norm", "head.bias", [1.0, 1.1, 1.2]),
+]
+NOISY = (2.0, 1.9, 2.1, 2.0, 1.9, 2.1, 2.0, 1.9, 2.1, 2.0, 1.9, 2.1)
+FALLING = tuple(2.0 * 0.8**i for i in range(12))
+
+
+def loop(
+    observed: Trace,
+    *seen: list[Observation],
+    optimizer: OptimizerFacts = SGD,
+    several: bool = False,
+    pretrained: bool = False,
+) -> Trace:
+    """`observed` as that of a watched loop, of one model or of several."""
+    from dataclasses import replace
+
+    root = {} if several else {"": ModuleFacts("", "Net", 9, leaf=False)}
+    facts = replace(observed.facts, loop=LOOP, optimizer=optimizer, pretrained=pretrained)
+    return observed.but(
+        observations=[o for group in seen for o in group],
+        modules={**root, **observed.modules},
+        facts=facts,
+    )
+
+
+NOTHING_HELD = trace(layer("body", held=False), layer("head", held=False))
+FOREIGN = OptimizerFacts("LBFGS", foreign=1)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(loop(trace(*HEAD_LOST)), [(Severity.ERROR, "head")], id="head-forgotten"),
+        pytest.param(
+            loop(trace(*BODY_LOST), several=True), [(Severity.ERROR, "body")], id="a-fresh-encoder"
+        ),
+        pytest.param(loop(trace(*HEAD_LOST), BY_OTHERS), [], id="moved-by-hand"),
+        pytest.param(
+            loop(trace(*HEAD_LOST), several=True, pretrained=True),
+            [(Severity.NOTE, "head")],
+            id="a-perceptual-loss",
+        ),
+        pytest.param(
+            loop(NOTHING_HELD, observe("loss", "", FALLING), optimizer=FOREIGN),
+            [],
+            id="an-image-is-optimized",
+        ),
+        pytest.param(
+            loop(NOTHING_HELD, observe("loss", "", NOISY), optimizer=FOREIGN),
+            [(Severity.ERROR, "")],
+            id="the-model-was-built-anew",
+        ),
+    ],
+)
+def test_in_a_loop_what_moves_is_trained_and_what_judges_is_not(observed, expected) -> None:
+    assert severities(observed) == expected
