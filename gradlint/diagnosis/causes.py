@@ -61,6 +61,15 @@ def _maximizes(cause: Finding, symptom: Finding) -> bool:
     return bool(cause.evidence.get("maximize"))
 
 
+def _holds_nothing(cause: Finding, symptom: Finding) -> bool:
+    """Whether the optimizer holds none of the model's parameters."""
+    return cause.evidence.get("held") == 0
+
+
+def _normalizes(cause: Finding, symptom: Finding) -> bool:
+    return "Norm" in str(cause.evidence.get("kind", ""))
+
+
 MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "constant-input",
@@ -75,6 +84,25 @@ MECHANISMS: tuple[Mechanism, ...] = (
         f"GL201 GL202 GL206 GL302 GL306 GL401 GL501 {_SCALE}",
         "an optimizer told to maximize makes loss and weights grow without bound",
         _maximizes,
+    ),
+    _mechanism(
+        "piled-up-gradients",
+        "GL704",
+        f"GL201 GL202 GL302 GL306 GL401 GL403 GL410 GL501 {_SCALE} {_PROGRESS}",
+        "gradients that are never cleared pile up: every step follows the sum of all before it",
+    ),
+    _mechanism(
+        "foreign-optimizer",
+        "GL703",
+        "GL302 GL303 GL304 GL306 GL704 GL705",
+        "an optimizer of other parameters does not clear the model's gradients",
+        _holds_nothing,
+    ),
+    _mechanism(
+        "cleared-gradients",
+        "GL705",
+        "GL102 GL301 GL303 GL304 GL406 GL408 GL502",
+        "an optimizer that sees no gradient moves by momentum and decay alone",
     ),
     _mechanism(
         "no-gradient",
@@ -137,6 +165,13 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "what is normalized over too little, or over the wrong axis, is a constant",
     ),
     _mechanism(
+        "evaluation-mode",
+        "GL710",
+        f"GL103 GL104 GL106 GL201 GL202 GL301 GL302 GL306 GL401 GL806 GL807 {_SCALE} {_PROGRESS}",
+        "in evaluation mode BatchNorm does not normalize by the batch",
+        _normalizes,
+    ),
+    _mechanism(
         "mixed-samples",
         "GL608",
         _PROGRESS,
@@ -189,6 +224,18 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL501",
         f"GL102 GL201 GL202 GL301 GL302 GL306 {_SCALE} {_PROGRESS}",
         "every number computed from NaN is NaN",
+    ),
+    _mechanism(
+        "unchanged-weights",
+        "GL406",
+        _PROGRESS,
+        "weights that do not change do not learn",
+    ),
+    _mechanism(
+        "growing-weights",
+        "GL504",
+        "GL201 GL202 GL302 GL306 GL501 GL609 GL610",
+        "weights that grow without bound make activations and gradients grow with them",
     ),
     _mechanism(
         "no-learning",

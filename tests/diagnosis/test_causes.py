@@ -210,6 +210,66 @@ def test_what_a_fault_brings_about_is_folded_under_it(found: list[Finding], caus
     assert roots(link(found)) == [cause]
 
 
+UPDATE, PROGRESS, WIRING = Stage.UPDATE, Stage.PROGRESS, Stage.WIRING
+
+
+@pytest.mark.parametrize(
+    ("cause", "symptoms"),
+    [
+        pytest.param(
+            "GL704", ["GL302", "GL306", "GL401", "GL501", "GL504", "GL609"], id="piled-up"
+        ),
+        pytest.param("GL705", ["GL301", "GL402", "GL406", "GL408", "GL609", "GL701"], id="cleared"),
+        pytest.param("GL707", ["GL402", "GL406", "GL609", "GL701"], id="no-step"),
+        pytest.param("GL703", ["GL402", "GL609", "GL702"], id="another-model's-optimizer"),
+        pytest.param("GL406", ["GL402", "GL609", "GL610"], id="unchanged"),
+        pytest.param("GL504", ["GL202", "GL501", "GL609"], id="growing"),
+    ],
+)
+def test_faults_of_the_loop_explain_what_they_bring_about(cause: str, symptoms: list[str]) -> None:
+    first = said(cause, exact=True, stage=WIRING, step=1)
+    found = [said(code, stage=PROGRESS, step=1) for code in symptoms]
+
+    assert roots(link([*found, first])) == [cause]
+
+
+def test_an_idle_optimizer_is_the_cause_though_it_is_a_warning() -> None:
+    idle = said("GL707", WARNING, exact=True, stage=WIRING)
+
+    assert roots(link([said("GL406", exact=True, stage=UPDATE), idle])) == ["GL707"]
+
+
+def test_rounded_updates_are_the_cause_of_small_ones() -> None:
+    assert roots(link([said("GL402", stage=UPDATE), said("GL406", exact=True, stage=UPDATE)])) == [
+        "GL406"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        pytest.param(0, ["GL703"], id="nothing-of-the-model"),
+        pytest.param(3, ["GL302", "GL703"], id="all-but-a-layer"),
+    ],
+)
+def test_an_optimizer_of_another_model_lets_gradients_pile_up(held, expected) -> None:
+    foreign = said("GL703", exact=True).but(evidence={"held": held})
+
+    assert sorted(roots(link([foreign, said("GL302")]))) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("BatchNorm2d", ["GL710"]), ("Dropout", ["GL302", "GL710"])],
+)
+def test_evaluation_mode_explains_an_explosion_where_it_switches_a_normalization_off(
+    kind, expected
+) -> None:
+    found = said("GL710", WARNING, exact=True).but(evidence={"kind": kind})
+
+    assert sorted(roots(link([found, said("GL302")]))) == expected
+
+
 def test_a_cut_and_a_wrong_loss_are_two_faults() -> None:
     found = [said("GL701", exact=True), said("GL601", exact=True), said("GL609")]
 
