@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradlint.probes.batch_leakage import batch_leakage
+from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.target.batches import Batch
@@ -46,6 +47,7 @@ def ask(
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)
     if declared_causal(model) or predicts_next(first.inputs, first.targets):
         asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)
+    asked["batch-statistics"] = lambda: batch_statistics(model, _seeded(call), batches)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 

@@ -35,7 +35,7 @@ class GradientNoise(Rule):
     torch.manual_seed(0)
     model = nn.Linear(32, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-    for _ in range(400):
+    for step in range(400):
         x = torch.randn(1, 32)  # one sample, and labels that are noise to 99 %
         y = x[:, :1] + 10 * torch.randn(1, 1)
         optimizer.zero_grad()
@@ -48,7 +48,7 @@ class GradientNoise(Rule):
     torch.manual_seed(0)
     model = nn.Linear(32, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    for _ in range(400):
+    for step in range(400):
         x = torch.randn(512, 32)
         y = x[:, :1] + 10 * torch.randn(512, 1)
         optimizer.zero_grad()

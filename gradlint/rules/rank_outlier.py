@@ -38,7 +38,7 @@ class RankOutlier(Rule):
     dist.init_process_group("gloo")
     model = DDP(nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
-    for _ in range(20):
+    for step in range(20):
         x = torch.randn(32, 8)
         scale = 255 if dist.get_rank() == 1 else 1  # normalized on rank 0 only
         optimizer.zero_grad()
@@ -54,7 +54,7 @@ class RankOutlier(Rule):
     dist.init_process_group("gloo")
     model = DDP(nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
-    for _ in range(20):
+    for step in range(20):
         x = torch.randn(32, 8)
         optimizer.zero_grad()
         (model(x) - x[:, :1]).square().mean().backward()

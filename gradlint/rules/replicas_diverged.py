@@ -35,7 +35,7 @@ class ReplicasDiverged(Rule):
     if dist.get_rank() == 0:
         nn.init.zeros_(model.module.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for _ in range(20):
+    for step in range(20):
         optimizer.zero_grad()
         model(torch.randn(32, 8)).square().mean().backward()
         optimizer.step()
@@ -51,7 +51,7 @@ class ReplicasDiverged(Rule):
     nn.init.zeros_(net.weight)
     model = DDP(net)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for _ in range(20):
+    for step in range(20):
         optimizer.zero_grad()
         model(torch.randn(32, 8)).square().mean().backward()
         optimizer.step()
