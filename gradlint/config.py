@@ -70,6 +70,8 @@ class Config(_Settings):
     per_module_ignores: dict[str, Words] = Field(default_factory=dict)
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
     fail_on: FailOn = "error"
+    baseline: str | None = None
+    """File of accepted findings, relative to the settings' own folder."""
     target: TargetConfig = TargetConfig()
 
     def but(self, **changes: Any) -> Config:

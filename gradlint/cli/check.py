@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gradlint.cli.baselines import BaselineOptions
 from gradlint.cli.failures import choose
 from gradlint.cli.jobs import Look, check_all, describe_all, jobs_for
 from gradlint.cli.outputs import COLORS, parse_outputs
@@ -61,6 +62,18 @@ def check(
     ] = None,
     exit_zero: Annotated[
         bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
+    ] = None,
+    update_baseline: Annotated[
+        bool,
+        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
+    ] = False,
+    prune_baseline: Annotated[
+        bool,
+        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
     ] = False,
     config_file: Annotated[
         Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
@@ -147,9 +160,10 @@ def check(
         "device": device,
         "precision": None if precision == "fp32" else precision,
     }
-    jobs = jobs_for(targets or (), overrides, options)
+    accepting = BaselineOptions(baseline, update_baseline, prune_baseline)
+    jobs = jobs_for(targets or (), overrides, options, accepting)
     look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
-    return describe_all(jobs, look) if dry_run else check_all(jobs, look)
+    return describe_all(jobs, look) if dry_run else check_all(jobs, look, accepting)
 
 
 def _check_device(device: str) -> None:

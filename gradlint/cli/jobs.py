@@ -8,8 +8,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradlint.cli.baselines import BaselineOptions, hold_against
 from gradlint.cli.failures import say, sentence
 from gradlint.cli.outputs import (
     Output,
@@ -47,10 +49,14 @@ class Job:
     target: str
     config: Config
     options: Mapping[str, Any]
+    baseline: Path | None = None
 
 
 def jobs_for(
-    targets: Sequence[str], overrides: Overrides, options: Mapping[str, Any]
+    targets: Sequence[str],
+    overrides: Overrides,
+    options: Mapping[str, Any],
+    baseline: BaselineOptions = BaselineOptions(),  # noqa: B008 - frozen
 ) -> tuple[Job, ...]:
     """Return a job for each target; the settings' own target where none is given.
 
@@ -58,16 +64,19 @@ def jobs_for(
         UsageError: If there is no target at all, or a setting is unknown.
     """
     if targets:
-        return tuple(
-            _job(target, settings_for(target, overrides)[0], options) for target in targets
-        )
-    config, _ = settings_for(None, overrides)
-    if config.target.path is None:
-        raise UsageError("expected a TARGET: gradlint check model.py")
-    return (_job(config.target.path, config, options),)
+        found = [(target, *settings_for(target, overrides)) for target in targets]
+    else:
+        config, file = settings_for(None, overrides)
+        if config.target.path is None:
+            raise UsageError("expected a TARGET: gradlint check model.py")
+        found = [(config.target.path, config, file)]
+    return tuple(
+        _job(target, config, options, baseline.file_for(config, file))
+        for target, config, file in found
+    )
 
 
-def _job(target: str, config: Config, options: Mapping[str, Any]) -> Job:
+def _job(target: str, config: Config, options: Mapping[str, Any], baseline: Path | None) -> Job:
     given = config.target
     named = {
         "inputs": given.input,
@@ -81,13 +90,18 @@ def _job(target: str, config: Config, options: Mapping[str, Any]) -> Job:
     }
     if given.model is not None and target.endswith(".py"):
         target = f"{target}:{given.model}"
-    return Job(target, config, {key: v for key, v in chosen.items() if v is not None})
+    given_options = {key: v for key, v in chosen.items() if v is not None}
+    return Job(target, config, given_options, baseline)
 
 
-def check_all(jobs: Sequence[Job], look: Look) -> int:
+def check_all(
+    jobs: Sequence[Job],
+    look: Look,
+    baseline: BaselineOptions = BaselineOptions(),  # noqa: B008 - frozen
+) -> int:
     """Check each target, write the reports; return the worst exit code."""
     reports: list[Report] = []
-    started: list[Report] = []
+    started: list[bool] = []
     with stdout_for_reports() as stdout:
         with _progress(look) as progress:
             for job in jobs:
@@ -98,16 +112,43 @@ def check_all(jobs: Sequence[Job], look: Look) -> int:
                         report = check_target(
                             job.target, config=job.config, progress=progress, **job.options
                         )
-                    started.append(report)
+                    started.append(True)
                 except (Exception, SystemExit) as error:
                     report = _failed(job, error, look, several=len(jobs) > 1)
+                    started.append(False)
                 reports.append(report)
+        reports = _held(jobs, reports, baseline)
+        _say_notices(reports, look)
         options = options_for(stdout, look.color, verbose=look.verbose, quiet=look.quiet)
         for output in look.outputs:
-            chosen = reports if output.name in MACHINE_FORMATS else started
+            machine = output.name in MACHINE_FORMATS
+            chosen = [r for r, ran in zip(reports, started, strict=True) if machine or ran]
             if chosen:
                 write(chosen, output, options, stdout)
     return max(report.exit_code for report in reports)
+
+
+def _held(
+    jobs: Sequence[Job], reports: Sequence[Report], baseline: BaselineOptions
+) -> list[Report]:
+    """Return `reports` without what the baselines of their jobs accept."""
+    held = list(reports)
+    for file in dict.fromkeys(job.baseline for job in jobs):
+        if file is not None:
+            places = [i for i, job in enumerate(jobs) if job.baseline == file]
+            results = hold_against([reports[i] for i in places], file, baseline)
+            for i, report in zip(places, results, strict=True):
+                held[i] = report
+    return held
+
+
+def _say_notices(reports: Sequence[Report], look: Look) -> None:
+    """Say on stderr what the report on stdout does not: useless ignores, what is gone."""
+    shown = any(output.file is None and output.name == "full" for output in look.outputs)
+    if look.quiet or shown:
+        return
+    for notice in (notice for report in reports for notice in report.notices):
+        say(notice)
 
 
 def _failed(job: Job, error: BaseException, look: Look, *, several: bool) -> Report:

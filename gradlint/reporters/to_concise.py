@@ -18,7 +18,8 @@ def render(report: Report, options: Options) -> str:
     if not lines and not options.quiet:
         steps = count(report.summary.steps, "step")
         rules = count(report.summary.rules_run, "rule")
-        lines.append(f"{_place(report)}: {report.verdict} ({steps}, {rules})")
+        silenced = f", {len(report.suppressed)} silenced" if report.suppressed else ""
+        lines.append(f"{_place(report)}: {report.verdict} ({steps}, {rules}{silenced})")
     text = "".join(" ".join(line.split()) + "\n" for line in lines)
     return text if options.unicode else to_ascii(text)
 

@@ -24,6 +24,8 @@ class Rule:
     """The default, or, where the rule decides by the evidence, the usual severity."""
     metrics: ClassVar[tuple[str, ...]] = ()
     """Metrics the rule reads. If none of them was observed the rule is skipped."""
+    measure: ClassVar[str] = ""
+    """The evidence that is held against ``limit``; the first of it where this is empty."""
     help: ClassVar[str] = ""
     stage: ClassVar[Stage] = Stage.FORWARD
     exact: ClassVar[bool] = False

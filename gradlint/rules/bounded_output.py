@@ -78,6 +78,7 @@ class BoundedOutput(Rule):
     code: ClassVar = "GL603"
     name: ClassVar = "bounded-output"
     severity: ClassVar = Severity.ERROR
+    measure: ClassVar = "excess"
     help: ClassVar = "Remove the last activation, or bring the targets into its range."
     stage: ClassVar = Stage.WIRING
 

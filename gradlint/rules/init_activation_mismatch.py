@@ -88,6 +88,7 @@ class InitActivationMismatch(Rule):
     severity: ClassVar = Severity.WARNING
     metrics: ClassVar = ("init_gain",)
     stage: ClassVar = Stage.INITIALIZATION
+    measure: ClassVar = "product"
     help: ClassVar = "Initialize every weight with the gain of the activation that follows it."
 
     limit: float = 1e-2
