@@ -178,7 +178,8 @@ def write_baseline(file: str | os.PathLike[str], entries: Iterable[Entry]) -> No
     """
     path = Path(file)
     ordered = sorted(entries, key=lambda e: (e.target or "", e.code, e.modules, e.parameter or ""))
-    text = Baseline(accepted=tuple(ordered)).model_dump_json(by_alias=True, indent=2)
+    data = Baseline(accepted=tuple(ordered)).model_dump(by_alias=True)
+    text = json.dumps(data, indent=2, allow_nan=False)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -222,7 +223,7 @@ def test_after_an_update_everything_is_accepted_and_nothing_stale(report):
 def test_a_baseline_is_read_as_it_was_written(report, tmp_path_factory):
     file = tmp_path_factory.mktemp("b") / "b.json"
     entries = updated(report, "m.py", ())
-    writable = [e for e in entries if "\ud800" not in str(e.model_dump())]
+    writable = [e for e in entries if not re.search("[\ud800-\udfff]", str(e.model_dump()))]
 
     write_baseline(file, writable)
 
