@@ -196,9 +196,27 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "weights that decay faster than they learn shrink until the output is a constant",
     ),
     _mechanism(
+        "clipped-scale",
+        "GL405",
+        "GL402 GL403 GL404 GL409 GL609 GL611",
+        "a limit that sees the loss scale cuts every gradient to next to nothing",
+    ),
+    _mechanism(
+        "choking",
+        "GL403 GL404",
+        "GL402 GL609 GL611",
+        "gradients cut far below their size make steps that move nothing",
+    ),
+    _mechanism(
+        "schedule",
+        "GL412",
+        "GL402 GL609 GL611",
+        "at a learning rate that is gone no weight moves",
+    ),
+    _mechanism(
         "learning-rate",
         "GL401",
-        f"GL201 GL202 GL301 GL302 GL306 GL501 {_SCALE} {_PROGRESS}",
+        f"GL201 GL202 GL301 GL302 GL306 GL407 GL409 GL410 GL501 {_SCALE} {_PROGRESS}",
         "steps too long make weights grow, units die and the loss rise",
     ),
     _mechanism(
@@ -236,6 +254,30 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL504",
         "GL201 GL202 GL302 GL306 GL501 GL609 GL610",
         "weights that grow without bound make activations and gradients grow with them",
+    ),
+    _mechanism(
+        "skipping",
+        "GL302 GL501",
+        "GL409",
+        "a GradScaler skips every step with a gradient that is not finite",
+    ),
+    _mechanism(
+        "skipped",
+        "GL409",
+        "GL402 GL406 GL609 GL611",
+        "a step that is skipped moves no weight",
+    ),
+    _mechanism(
+        "unclipped-spikes",
+        "GL410",
+        "GL306",
+        "nothing bounds the step where a recurrent network's loss has a cliff",
+    ),
+    _mechanism(
+        "swings",
+        "GL610",
+        "GL609",
+        "a loss that swings ends where it began",
     ),
     _mechanism(
         "no-learning",

@@ -204,6 +204,33 @@ def test_mechanisms_have_names_of_their_own_and_a_reason() -> None:
         pytest.param(
             [said("GL104", step=0), said("GL501", exact=True, step=0)], "GL104", id="overflow"
         ),
+        pytest.param(
+            [said("GL402", WARNING), said("GL609", WARNING), said("GL412", WARNING)],
+            "GL412",
+            id="schedule",
+        ),
+        pytest.param(
+            [said("GL402", WARNING), said("GL609", WARNING), said("GL403", WARNING)],
+            "GL403",
+            id="limit-too-small",
+        ),
+        pytest.param(
+            [
+                said("GL402", WARNING),
+                said("GL403", WARNING),
+                said("GL409"),
+                said("GL405", exact=True),
+            ],
+            "GL405",
+            id="clipped-before-unscale",
+        ),
+        pytest.param([said("GL409"), said("GL501", exact=True, step=3)], "GL501", id="skipped"),
+        pytest.param([said("GL402", WARNING), said("GL409")], "GL409", id="nothing-but-skips"),
+        pytest.param([said("GL306", NOTE), said("GL410", NOTE)], "GL410", id="unclipped"),
+        pytest.param(
+            [said("GL610", WARNING), said("GL407", NOTE), said("GL401")], "GL401", id="thrown"
+        ),
+        pytest.param([said("GL609", WARNING), said("GL610", WARNING)], "GL610", id="swings"),
     ],
 )
 def test_what_a_fault_brings_about_is_folded_under_it(found: list[Finding], cause: str) -> None:

@@ -1,0 +1,120 @@
+"""A step whose gradient is far above all before it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import NO_LOOP
+from gradlint.rules._series import points, spikes
+from gradlint.rules.base import Rule
+from gradlint.trace import Trace
+
+
+@dataclass(frozen=True)
+class GradientSpike(Rule):
+    """A total gradient norm that jumps, and comes back.
+
+    ## What it does
+    Compares the gradient norm at each observed step, as the optimizer saw it, with the median of
+    the twenty before. Flags a step above `min_factor` times that, above six robust deviations
+    of its logarithm, and above the first ten steps, after which the norm came back. Names the
+    parameter whose gradient rose the most.
+
+    ## Why is this bad?
+    One such step can undo many: plain SGD moves in proportion to it. It comes from a batch unlike
+    the others, a division by something small, or a cliff of the loss.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    x = torch.randn(256, 16)
+    y = x[:, :1] - x[:, 1:2]
+    for step in range(60):
+        optimizer.zero_grad()
+        target = 100 * y if step == 20 else y
+        loss = nn.functional.mse_loss(model(x), target)
+        loss.backward()
+        optimizer.step()
+    ```
+
+    Use instead:
+    ```python
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    x = torch.randn(256, 16)
+    y = x[:, :1] - x[:, 1:2]
+    for step in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+    ```
+
+    ## When it is wrong
+    Gradients of single samples, of policies and of nearly fitted models vary by decades; the
+    deviation is measured on the run itself, and a spike is to top the first steps. It is a note:
+    a run often forgets it.
+
+    ## References
+    - Pascanu, Mikolov & Bengio (2013), "On the difficulty of training recurrent neural networks",
+      section 2.3: cliffs
+    - The limits are our choice
+    """
+
+    code: ClassVar = "GL306"
+    name: ClassVar = "gradient-spike"
+    severity: ClassVar = Severity.NOTE
+    metrics: ClassVar = ("total_gradient_norm",)
+    help: ClassVar = "Look at the batch of that step, and clip the gradient's norm."
+    stage: ClassVar = Stage.BACKWARD
+
+    min_factor: float = 10.0
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for the largest spike."""
+        loop = trace.facts.loop
+        if loop is None or loop.streams > 1 or loop.scale_unknown:
+            return
+        found = spikes(points(trace, "total_gradient_norm"), self.min_factor)
+        if not found:
+            return
+        worst = max(found, key=lambda spike: spike.value / spike.usual)
+        parameter = self._parameter(trace, worst.step)
+        module = trace.parameters[parameter].module if parameter else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        place = f", most of all in {parameter}" if parameter else ""
+        yield self.finding(
+            module,
+            f"the gradient's norm jumps to {worst.value:.2g} at step {worst.step}, "
+            f"{worst.value / worst.usual:.2g} times its usual size (limit {self.min_factor:.2g})"
+            f"{place}{more}",
+            trace=trace,
+            step=worst.step,
+            parameter=parameter,
+            evidence={
+                "norm": worst.value,
+                "usual": worst.usual,
+                "limit": self.min_factor,
+                "steps": [spike.step for spike in found],
+            },
+        )
+
+    def skip_reason(self, trace: Trace) -> str | None:
+        """Say so where there was no loop: some tens of steps have no usual size yet."""
+        return NO_LOOP if trace.facts.loop is None else super().skip_reason(trace)
+
+    def _parameter(self, trace: Trace, step: int) -> str | None:
+        """Path of the parameter whose gradient is the largest multiple of its usual one."""
+        rises: dict[str, float] = {}
+        for path in trace.parameters:
+            series = points(trace, "gradient_norm", path)
+            before = [v for s, v in series if s < step and v > 0]
+            now = dict(series).get(step)
+            if now is not None and len(before) >= 5:
+                rises[path] = now / statistics.median(before)
+        return max(rises, key=lambda path: rises[path]) if rises else None
