@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradlint._version import __version__
-from gradlint.cli import check, explain, rules
+from gradlint.cli import check, explain, rules, run
 from gradlint.cli.failures import INTERRUPTED, exit_code_for, say
 from gradlint.cli.outputs import give_up_stdout
 
@@ -61,6 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("check")(check.check)
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("rules")(rules.rules)
 app.command("explain")(explain.explain)
 
@@ -91,4 +92,5 @@ def main() -> None:
     try:
         app()
     finally:
-        give_up_stdout()
+        if sys.argv[1:2] != ["run"]:  # there, stdout is the script's to its end
+            give_up_stdout()

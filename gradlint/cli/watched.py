@@ -1,0 +1,126 @@
+"""One script under the watcher: run, judged, reported; the exit code it leads to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from gradlint.cli.failures import INTERRUPTED, say, sentence
+from gradlint.cli.jobs import Look
+from gradlint.cli.outputs import Output, options_for, write
+from gradlint.entry import Entry
+from gradlint.errors import GradlintError, NotObservedError, UsageError
+from gradlint.reporters import MACHINE_FORMATS
+
+if TYPE_CHECKING:
+    from gradlint.config import Config
+    from gradlint.report import Report
+    from gradlint.target.script import Outcome
+
+RAISED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How a script is watched."""
+
+    config: Config
+    every: int | Literal["auto"] = "auto"
+    budget: float = 0.02
+    stop_on: str | None = None
+    until: int | None = None
+    trace: Path | None = None
+
+
+def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
+    """Run `entry` under a watcher, write the report to stderr and files; return the exit code.
+
+    Of the ranks of a distributed run, the first alone reports; the others end as their
+    script did.
+    """
+    from gradlint.target.script import run_script
+    from gradlint.watching import Stop, Watcher
+
+    first = os.environ.get("RANK", "0") == "0"
+    stderr = sys.stderr if sys.stderr is not None else open(os.devnull, "w")  # noqa: SIM115
+    target = {"path": entry.name, "command": "run"}
+    with Watcher(
+        discover=True,
+        every=watching.every,
+        budget=watching.budget,
+        fail_on=watching.stop_on,
+        until=watching.until,
+        trace=watching.trace,
+        config=watching.config,
+        target=target,
+        alarm=first,
+    ) as watcher:
+        outcome = run_script(entry, Stop)
+    atexit.register(outcome.reinstate)
+    if stderr.closed:  # by the script
+        stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    with redirect_stderr(stderr):
+        try:
+            report, outputs = watcher.finish(outcome.ended, outcome.error), look.outputs
+        except GradlintError as error:
+            if look.verbose:
+                traceback.print_exception(error, file=stderr)
+            report = _not_observed(error, target)
+            outputs = tuple(o for o in look.outputs if o.name in MACHINE_FORMATS)
+        if not first:
+            return outcome.status
+        report = with_outcome(report, outcome, entry.name)
+        _write(report, outputs, look, stderr)
+        if report.error is not None and all(output.file for output in outputs):
+            place = "" if entry.name in report.error.message else f"{entry.name}: "
+            say(f"{place}{report.error.message}")
+    return report.exit_code
+
+
+def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:
+    """Return `report` with how the script ended, if that was not well, and the exit code."""
+    if outcome.status == 0:
+        return report
+    from gradlint.report_records import Failure
+
+    told = report.error or Failure()
+    if outcome.ended == "interrupted":
+        kind, text = "KeyboardInterrupt", "the script was interrupted"
+    elif outcome.ended == "killed":
+        kind, text = "SIGTERM", "the script was told to end"
+    elif outcome.ended == "exception" and outcome.error is not None:
+        kind = type(outcome.error).__name__
+        text = next(iter(str(outcome.error).strip().splitlines()), "no message")
+    else:
+        kind, text = "SystemExit", f"{name} ended itself"
+    message = f"{text} (the script's status: {outcome.status})"
+    if told.type == NotObservedError.__name__:
+        message += f"; {told.message}"
+    error = Failure(during=told.during, type=kind, message=message)
+    code = INTERRUPTED if outcome.ended == "interrupted" else RAISED
+    return report.model_copy(update={"error": error, "exit_code": code})
+
+
+def _not_observed(error: GradlintError, target: dict[str, str]) -> Report:
+    """Return the report of a script in which there was nothing to see."""
+    from gradlint.report import failed_report
+
+    text, code = sentence(error)
+    if isinstance(error, NotObservedError):
+        text = "no training was seen: no model's loss went backward"
+    return failed_report(text, type(error).__name__, code, target)
+
+
+def _write(report: Report, outputs: Sequence[Output], look: Look, stderr: TextIO) -> None:
+    options = options_for(stderr, look.color, verbose=look.verbose, quiet=look.quiet)
+    for output in sorted(outputs, key=lambda output: output.file is not None):
+        # Where stderr cannot be written, nobody is left to be told.
+        with suppress(UsageError, OSError, ValueError) if output.file is None else nullcontext():
+            write([report], output, options, stderr)
