@@ -42,7 +42,7 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
     trace = observer.trace(facts)
     at_end = list(observer.window(max(loop.steps, 1)))
     trace = trace.but(
-        observations=[*trace.observations, *light, *series, *at_end],
+        observations=sorted([*trace.observations, *light, *series, *at_end], key=lambda o: o.step),
         parameters=_parameters(loop),
     )
     return _named(trace, loop)
@@ -51,7 +51,7 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
 def _series(loop: Loop) -> tuple[list[Observation], int]:
     """Return the points of every step, and how many independent losses there are."""
     stepped = loop.optimizers.stepped
-    streams = max(1, len(stepped))
+    streams = max(1, sum(not known.shares for known in stepped))
     found: list[Observation] = []
     for (metric, site), points in loop.records.series.items():
         name, place = metric, site
@@ -65,10 +65,12 @@ def _series(loop: Loop) -> tuple[list[Observation], int]:
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
     holders = loop.holders()
+    forwards = loop.forwards / loop.looked_at_backwards if loop.looked_at_backwards else 0.0
     return LoopFacts(
         steps=loop.steps,
         backwards=loop.backwards,
         observed=loop.looked_at,
+        forwards=forwards,
         by_hand=loop.by_hand > 0,
         optimizers=tuple(k.kind for k in loop.optimizers if k.steps),
         idle_optimizers=tuple(k.kind for k in holders if not k.steps),
