@@ -52,10 +52,14 @@ def without_the_model(trace: Trace) -> bool:
 
 
 def roots(trace: Trace) -> frozenset[str]:
-    """Paths of the models themselves: ``""``, or a label for each that a loop calls."""
-    if trace.facts.loop is None or "" in trace.modules or not trace.modules:
+    """Paths of the models themselves: ``""``, or a label for each that a loop calls.
+
+    Several models stand below a root that is no module of the user's: its kind is "models".
+    """
+    root = trace.modules.get("")
+    if trace.facts.loop is None or not trace.modules or (root and root.kind != "models"):
         return frozenset({""})
-    return frozenset(path.partition(".")[0] for path in trace.modules)
+    return frozenset(path.partition(".")[0] for path in trace.modules if path)
 
 
 def same_model(trace: Trace, path: str, other: str) -> bool:
@@ -116,7 +120,7 @@ def by_stream(trace: Trace, observations: Iterable[Observation]) -> dict[str, li
     """
     names = {o.step: o.site.path for o in trace.of("stream_loss")}
     found: dict[str, list[Observation]] = {}
-    for seen in observations:
+    for seen in sorted(observations, key=lambda o: o.step):
         found.setdefault(names.get(seen.step, ""), []).append(seen)
     return found
 

@@ -92,7 +92,8 @@ class ClearedBeforeStep(Rule):
             for o in trace.of("backward_gradient_norm").at("").training
             if o.step in total and o.value != 0
         ]
-        for stream, seen in by_stream(trace, left).items():
+        for stream, every in by_stream(trace, left).items():
+            seen = every[1:]  # the first step is measured as backward left it
             gone = [o for o in seen if total[o.step] == 0]
             if len(gone) < self.min_steps or len(gone) < self.min_share * len(seen):
                 continue

@@ -41,14 +41,15 @@ def places(observed: Trace) -> list[str | None]:
     ("observed", "expected"),
     [
         pytest.param(trace([2.0] * 5, [0.0] * 5), [""], id="cleared-before-every-step"),
-        pytest.param(trace([2.0] * 10, [0.0] * 9 + [1.0]), [""], id="but-one"),
-        pytest.param(trace([float("inf")] * 3, [0.0] * 3), [""], id="non-finite-gradients"),
+        pytest.param(trace([2.0] * 5, [2.0] + [0.0] * 4), [""], id="the-first-is-not-the-step's"),
+        pytest.param(trace([2.0] * 11, [0.0] * 10 + [1.0]), [""], id="but-one"),
+        pytest.param(trace([float("inf")] * 4, [0.0] * 4), [""], id="non-finite-gradients"),
         pytest.param(
             trace([2.0] * 10, [0.0, 1.0] * 5, streams=GAN), ["netD"], id="one-side-of-a-gan"
         ),
         pytest.param(trace([2.0] * 5, [2.0] * 5), [], id="stepped"),
         pytest.param(trace([20.0] * 5, [1.0] * 5), [], id="clipped"),
-        pytest.param(trace([2.0] * 2, [0.0] * 2), [], id="too-few-steps"),
+        pytest.param(trace([2.0] * 3, [0.0] * 3), [], id="too-few-steps"),
         pytest.param(trace([0.0] * 5, [0.0] * 5), [], id="no-gradient-at-all"),
         pytest.param(trace([2.0] * 10, [0.0, 2.0] * 5), [], id="stepped-in-turn"),
         pytest.param(trace([2.0] * 10, [1.0] * 10, streams=GAN), [], id="gan"),
@@ -68,6 +69,6 @@ def test_the_message_gives_both_norms() -> None:
     assert found.severity is Severity.ERROR
     assert found.exact
     assert found.message == (
-        "gradients were cleared between backward and step: 2 after backward, 0 in the step, at 5 "
-        "of 5 observed steps"
+        "gradients were cleared between backward and step: 2 after backward, 0 in the step, at 4 "
+        "of 4 observed steps"
     )
