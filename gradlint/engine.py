@@ -34,6 +34,9 @@ from gradlint.trace import MODEL, Event, Facts, Flow, ModuleFacts, Observation, 
 MAX_CALLS = 4
 """Calls of one module read in a step: a weight shared over time or depth is called often."""
 
+MAX_EARLIER = 4096
+"""Calls of the step before that are kept where its operations may be read again."""
+
 _RECTIFIERS = frozenset({"relu", "relu6"})
 _SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh"})
 
@@ -167,11 +170,16 @@ class Observer:
         finally:
             self.close_step()
 
-    def open_step(self, number: int, *, detailed: bool = True) -> None:
-        """Open step `number`, to be closed by `close_step`; see `step`."""
+    def open_step(self, number: int, *, detailed: bool = True, keep_calls: bool = False) -> None:
+        """Open step `number`, to be closed by `close_step`; see `step`.
+
+        With `keep_calls` the operations of the step before still have their addresses.
+        """
         self._step = number
         self._detailed = detailed
+        earlier = self.calls.finished if keep_calls else []
         self.calls = Calls()
+        self.calls.finished += earlier[-MAX_EARLIER:]
         self.outputs = None
         self.last_gains = Gains()
 
@@ -329,7 +337,8 @@ class Observer:
         path = op.site
         module = path.partition(":")[0]
         depth = self.depths.get(module, 0)
-        kind = op.kind if ":" in path else self.facts_of_modules[path].kind
+        facts = self.facts_of_modules.get(path)
+        kind = op.kind if facts is None else facts.kind
         return Site(path, kind, depth, module)
 
     def close_window(self) -> None:

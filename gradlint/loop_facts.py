@@ -80,6 +80,8 @@ class LoopFacts:
     steps: int = 0
     backwards: int = 0
     observed: int = 0
+    forwards: float = 0.0
+    """Mean number of times models were called for one backward: an episode calls often."""
     by_hand: bool = False
     optimizers: tuple[str, ...] = ()
     idle_optimizers: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from gradlint.errors import GradlintError, MetricError
 from gradlint.hooks.inert import Inert
 from gradlint.hooks.weak import joined
 
-graph_task = getattr(torch._C, "_currentgraph_task_id", lambda: -1)
+graph_task = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 _functorch_level = getattr(
     getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None
 )

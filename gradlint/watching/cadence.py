@@ -11,6 +11,10 @@ FIRST_FULL = 3
 FIRST_LIGHT = 40
 """Steps looked at, at least lightly, at the start: as many as `check` trains for."""
 
+PATIENCE = 3.0
+"""Seconds that looking at the first steps may take: a graph of a hundred thousand operations
+takes long to read, and nobody waits for it without knowing why."""
+
 GROWTH = 1.5
 """Full steps grow apart by this factor: 3, 5, 8, 12, 18 … about 20 in ten thousand steps."""
 
@@ -41,10 +45,15 @@ class Cadence:
         self.cost = {Look.OFF: 0.0, Look.LIGHT: 0.0, Look.FULL: 0.0}
         """Seconds a step of each kind took of late."""
         self._next_full = FIRST_FULL + 1
+        self._first = 0.0
         self._credit = {Look.LIGHT: 0.0, Look.FULL: 0.0}
 
     def next(self, step: int) -> Look:
         """Return how closely step `step`, counted from 1, is looked at."""
+        if step == 1:
+            return Look.FULL
+        if self.every == "auto" and self._first > PATIENCE and step <= FIRST_LIGHT:
+            return Look.OFF
         if step <= FIRST_FULL:
             return Look.FULL
         due = step >= self._next_full
@@ -77,6 +86,7 @@ class Cadence:
         known = self.cost[look]
         self.cost[look] = own if known == 0.0 else 0.7 * known + 0.3 * own
         if first:
+            self._first += own
             return
         # Half of the budget waits for the full steps, which are dear and rare.
         share = 0.5 * self.budget * max(whole - own, 0.0)

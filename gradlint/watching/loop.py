@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gradlint.engine import Observer, Unread
 from gradlint.hooks import switchboard
+from gradlint.hooks.inert import Inert
 from gradlint.hooks.manager import HookManager, graph_task
 from gradlint.hooks.weak import joined
 from gradlint.observation import MODEL, Site
@@ -40,6 +41,24 @@ MAX_FORWARDS = 256
 
 MAX_BACKWARDS = 8
 """Backwards looked at in one step; a loop that never steps must not pay for ever."""
+
+
+class _Gate:
+    """Tells of a model's forward before it runs."""
+
+    def __init__(self, loop: Loop, label: str) -> None:
+        self.loop = loop
+        self.label = label
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        # Torch forgets that a hook wants keywords when it is removed in the same call.
+        self.loop.forward_begins(self.label, module, (args, kwargs or {}))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
+        return Inert()
+
+    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
+        return (Inert, ())
 
 
 class Loop(switchboard.Ear):
@@ -80,7 +99,10 @@ class Loop(switchboard.Ear):
         self._given = [self.optimizers.know(optimizer) for optimizer in optimizers]
         self.steps = 0
         self.backwards = 0
+        self.forwards = 0
+        """Outermost calls of models at looked-at steps."""
         self.looked_at = 0
+        self.looked_at_backwards = 0
         self.by_hand = 0
         """Updates made without an optimizer."""
         self.loaded = False
@@ -100,6 +122,7 @@ class Loop(switchboard.Ear):
         self._on_numbers = on_numbers
         self._labels: dict[int, str] = {}
         self._hooks = ExitStack()
+        self._gates = ExitStack()
         self._interval: Interval | None = None
         self.looking = False
         self._started = 0.0
@@ -143,6 +166,7 @@ class Loop(switchboard.Ear):
         self.optimizers.stop()
         self.discovery.stop()
         self._unhook()
+        self._gates.close()
         interval, self._interval = self._interval, None
         if interval is not None and interval.light is not None:
             interval.light.close()
@@ -180,8 +204,6 @@ class Loop(switchboard.Ear):
     @guarded
     def admit(self, model: nn.Module, label: str) -> None:
         """Watch `model`, too."""
-        if self.optimizers.inside:
-            return
         inner = unwrapped(model)
         if id(inner) in self._labels and self.observer.roots.get(self._labels[id(inner)]) is inner:
             return
@@ -232,7 +254,8 @@ class Loop(switchboard.Ear):
         if look is Look.FULL:
             for label, model in list(self.observer.roots.items()):
                 self._refresh(label, model)
-            self.observer.open_step(interval.number)
+            # One optimizer's loss may come through what ran before another one's step.
+            self.observer.open_step(interval.number, keep_calls=len(self.optimizers.stepped) > 1)
             self._hooks = ExitStack()
             for label, model in list(self.observer.roots.items()):
                 if label not in self.compiled:
@@ -287,6 +310,7 @@ class Loop(switchboard.Ear):
                 self._close_by_hand()
                 interval = self._interval or interval
             interval.forwards += 1
+            self.forwards += 1
             if interval.forwards > MAX_FORWARDS or interval.backwards > MAX_BACKWARDS:
                 self._unhook()
                 return
@@ -322,6 +346,7 @@ class Loop(switchboard.Ear):
                 return
         interval.backwards += 1
         self.backwards += 1
+        self.looked_at_backwards += interval.hooked
         loss = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 1 else None
         numbers = interval.look is not Look.OFF
         for known in self.optimizers:
@@ -463,10 +488,13 @@ class Loop(switchboard.Ear):
         if interval is None:
             return
         self._hand = None
+        self._gates.close()
         interval.initial = known.steps == 0 and not known.had_state
         if known.steps == 0:
             self._first_step(known)
-        if interval.backwards:
+        # Several optimizers may step after one backward; a closure runs its own inside.
+        known.shares = not interval.backwards and not known.closure and known.has_gradients()
+        if interval.backwards or known.shares:
             self._measure(interval, known)
         if interval.look is Look.FULL:
             self.observer.before_update()
@@ -475,6 +503,10 @@ class Loop(switchboard.Ear):
 
     def _first_step(self, known: Known) -> None:
         optimizer = known.optimizer()
+        watched = {id(p) for p in self._parameters()}
+        if any(id(p) not in watched for p in known.parameters()):
+            for label, model in list(self.observer.roots.items()):
+                self._refresh(label, model)
         if optimizer is not None:
             known.facts = facts_of_optimizer(optimizer, self.observer.parameters)
             held = {id(p) for p in known.parameters()}
@@ -528,7 +560,8 @@ class Loop(switchboard.Ear):
         if interval is None:
             return
         if interval.backwards and not interval.measured:
-            self._measure(interval, known)  # the closure ran backward inside the step
+            known.closure = True
+            self._measure(interval, known)
         known.steps += 1
         self.scaling.stepped()
         known.carry.stepped(known.parameters())
@@ -702,6 +735,7 @@ class Loop(switchboard.Ear):
         elif interval.light is not None:
             interval.light.before_update()
         self._hand = ByHand(self._parameters())
+        self._watch_for_forward()
 
     def _close_by_hand(self) -> None:
         """Close the step if the parameters changed since its backward."""
@@ -712,10 +746,32 @@ class Loop(switchboard.Ear):
         if not hand.changed():
             self._hand = hand
             return
+        self._gates.close()
         self.by_hand += 1
         if self.discover and self.by_hand > 2:
             self.discovery.stop()
         self._close(interval, None)
+
+    def _watch_for_forward(self) -> None:
+        """Have the next forward of any model tell of itself before it runs."""
+        self._gates.close()
+        for label, model in self.observer.roots.items():
+            gate = _Gate(self, label)
+            handle = model.register_forward_pre_hook(gate, with_kwargs=True)
+            self._gates.callback(handle.remove)
+
+    @guarded
+    def forward_begins(self, label: str, model: nn.Module, inputs: Any) -> None:
+        """A model runs, and an update by hand may have been made before."""
+        interval = self._interval
+        if interval is None or self._hand is None or not torch.is_grad_enabled():
+            return
+        if not interval.backwards:
+            return
+        self._close_by_hand()
+        now = self._interval
+        if now is not None and now is not interval and now.look is Look.FULL:
+            self.enter(label, model, inputs)  # its own hook came too late for this call
 
     _entered = 0.0
     """When the outermost of our own functions was entered."""

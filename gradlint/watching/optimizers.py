@@ -33,6 +33,10 @@ class Known:
         self.carry = Carry()
         self.facts: OptimizerFacts | None = None
         """As it was at its first step."""
+        self.closure = False
+        """Whether its steps run backward themselves."""
+        self.shares = False
+        """Whether it stepped after another optimizer's backward."""
         self.site: Site | None = None
         """Where the loss that its steps follow is kept."""
 
@@ -42,6 +46,10 @@ class Known:
         if optimizer is None:
             return []
         return [p for group in optimizer.param_groups for p in group["params"]]
+
+    def has_gradients(self) -> bool:
+        """Whether any of its parameters has a gradient."""
+        return any(p.grad is not None for p in self.parameters())
 
     def learning_rate(self) -> float | None:
         """Return the largest rate of its groups that can be read without waiting."""
