@@ -30,7 +30,7 @@ class TwoHeads(nn.Module):
         return self.one(h), self.other(h)
 
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[..., Any]
 
 
 def probed(loss: Loss, model: nn.Module | None = None) -> Any:
@@ -75,7 +75,7 @@ def test_a_term_that_is_drowned_falls_only_alone() -> None:
     assert found["ratio"] > 1e4
     assert found["factor"] == 1
     assert found["alone"] > 0.05
-    assert found["together"] < found["alone"] / 10
+    assert found["together"] < found["alone"] / 2
 
 
 @pytest.mark.parametrize(
