@@ -33,6 +33,8 @@ class Case:
 
     def passed(self, outcome: Outcome) -> bool:
         """Tell whether it was judged rightly."""
+        if outcome.broken:
+            return False
         if self.causes:
             return outcome.first in self.causes
         return outcome.status == 0 and bool(outcome.report) and not outcome.alarms
@@ -53,6 +55,8 @@ def row(case: Case, outcome: Outcome) -> str:
     first = (outcome.findings and outcome.alarms and outcome.alarms[0].strip()) or "nothing"
     if not outcome.report:
         first = f"no report (status {outcome.status}): {outcome.errors.strip()[-200:]}"
+    if outcome.broken:
+        first = f"gradlint failed: {outcome.broken}"
     return (
         f"{case.script:26} {case.fault:29} {verdict:6}{wanted:18} {outcome.seconds:5.1f}s  {first}"
     )

@@ -34,8 +34,14 @@ class Outcome:
 
     @property
     def first(self) -> str:
-        """Return the code of the first finding, empty where nothing was found."""
-        return self.findings[0]["code"] if self.findings else ""
+        """Return the code of the first finding, empty where it is a note or there is none."""
+        heads = [f["code"] for f in self.findings[:1] if f["severity"] != "note"]
+        return heads[0] if heads else ""
+
+    @property
+    def broken(self) -> str:
+        """Return what went wrong inside gradlint while it watched, empty where nothing did."""
+        return str(self.report.get("target", {}).get("watching_failed", ""))
 
 
 def said(finding: dict[str, Any]) -> str:

@@ -75,6 +75,7 @@ def test_a_script_without_a_fault_is_left_in_peace(name: str, tmp_path: Path) ->
     outcome = run(original(name), name, tmp_path)
 
     assert outcome.status == 0, outcome.errors
+    assert outcome.broken == ""
     assert outcome.alarms == []
     assert outcome.report["verdict"] == "healthy"
     assert outcome.report["summary"]["steps"] > 0
@@ -88,6 +89,7 @@ def test_the_first_finding_names_the_fault(planted: Fault, tmp_path: Path) -> No
     outcome = run(planted.planted(), planted.script, tmp_path)
 
     assert outcome.report, outcome.errors
+    assert outcome.broken == ""
     assert outcome.first in planted.causes, [said(f) for f in outcome.findings]
 
 
