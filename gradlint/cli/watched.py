@@ -7,10 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stderr, suppress
+from contextlib import ExitStack, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gradlint.cli.failures import INTERRUPTED, say, sentence
 from gradlint.cli.jobs import Look
@@ -46,27 +46,31 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
     script did.
     """
     from gradlint.target.script import run_script
+    from gradlint.target.signals import without_end
     from gradlint.watching import Stop, Watcher
 
     first = os.environ.get("RANK", "0") == "0"
     stderr = sys.stderr if sys.stderr is not None else open(os.devnull, "w")  # noqa: SIM115
     target = {"path": entry.name, "command": "run"}
-    with Watcher(
-        discover=True,
-        every=watching.every,
-        budget=watching.budget,
-        fail_on=watching.stop_on,
-        until=watching.until,
-        trace=watching.trace,
-        config=watching.config,
-        target=target,
-        alarm=first,
-    ) as watcher:
-        outcome = run_script(entry, Stop)
-    atexit.register(outcome.reinstate)
-    if stderr.closed:  # by the script
-        stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    with redirect_stderr(stderr):
+    with ExitStack() as reporting:
+        with Watcher(
+            discover=True,
+            every=watching.every,
+            budget=watching.budget,
+            fail_on=watching.stop_on,
+            until=watching.until,
+            trace=watching.trace,
+            config=watching.config,
+            target=target,
+            alarm=first,
+        ) as watcher:
+            outcome = run_script(entry, Stop)
+            if first:
+                reporting.enter_context(without_end())
+        atexit.register(outcome.reinstate)
+        if stderr.closed:  # by the script
+            stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        reporting.enter_context(redirect_stderr(stderr))
         try:
             report, outputs = watcher.finish(outcome.ended, outcome.error), look.outputs
         except GradlintError as error:
@@ -104,8 +108,12 @@ def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:
     if told.type == NotObservedError.__name__:
         message += f"; {told.message}"
     error = Failure(during=told.during, type=kind, message=message)
-    code = INTERRUPTED if outcome.ended == "interrupted" else RAISED
-    return report.model_copy(update={"error": error, "exit_code": code})
+    changes: dict[str, Any] = {"error": error, "exit_code": RAISED}
+    if outcome.ended == "interrupted":
+        changes["exit_code"] = INTERRUPTED
+    elif outcome.ended != "killed" and report.verdict == "healthy":
+        changes["verdict"] = "not-observed"  # it was to go on, and nobody knows how
+    return report.model_copy(update=changes)
 
 
 def _not_observed(error: GradlintError, target: dict[str, str]) -> Report:
@@ -114,7 +122,7 @@ def _not_observed(error: GradlintError, target: dict[str, str]) -> Report:
 
     text, code = sentence(error)
     if isinstance(error, NotObservedError):
-        text = "no training was seen: no model's loss went backward"
+        text = "no training was seen: no model's loss went backward in this process"
     return failed_report(text, type(error).__name__, code, target)
 
 

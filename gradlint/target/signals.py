@@ -45,6 +45,22 @@ def signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def without_end() -> Iterator[None]:
+    """Let no SIGTERM come between: for the moment in which a report is written."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated(TERMINATED)
 

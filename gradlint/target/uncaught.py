@@ -54,7 +54,12 @@ def _hide_own_frames(error: BaseException | None, seen: set[int]) -> None:
         entries.append(entry)
         entry = entry.tb_next
     files = [entry.tb_frame.f_code.co_filename for entry in entries]
-    own_fault = bool(files) and files[-1].startswith(_PACKAGE) and files[-1] != _RUNNER
+    own_fault = (
+        isinstance(error, Exception)
+        and bool(files)
+        and files[-1].startswith(_PACKAGE)
+        and files[-1] != _RUNNER
+    )
     kept = [
         entry
         for entry, file in zip(entries, files, strict=True)

@@ -182,6 +182,8 @@ def test_the_scripts_end_makes_the_exit_code(
     else:
         assert data["error"]["type"] == told[0]
         assert f"status: {told[1]})" in data["error"]["message"]
+        keeps = ended in ("interrupted", "killed")
+        assert data["verdict"] == ("healthy" if keeps else "not-observed")
         assert data["series"]["loss"], "what was found until then is kept"
 
 
@@ -333,7 +335,7 @@ def test_stdout_is_the_scripts_to_its_very_end(folder):
     assert result.returncode == 3
     assert result.stdout == "mine\ngoodbye\n"
     assert result.stderr == (
-        "gradlint: train.py: no training was seen: no model's loss went backward\n"
+        "gradlint: train.py: no training was seen: no model's loss went backward in this process\n"
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from gradlint.entry import Entry, find_entry
 from gradlint.errors import UsageError
 from gradlint.target.script import run_script
+from gradlint.target.signals import without_end
 
 RUNNER = """
 import atexit, os, sys, types
@@ -430,6 +431,13 @@ def test_termination_ends_the_script_in_order(place, capsys):
 
     assert (outcome.status, outcome.ended) == (143, "killed")
     assert capsys.readouterr().out == "finally\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_termination_waits_for_the_report():
+    with without_end():
+        signal.raise_signal(signal.SIGTERM)
+
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
