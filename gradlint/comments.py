@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gradlint.diagnosis.exemptions import Exemption
+from gradlint.diagnosis.judge import with_source
 from gradlint.errors import ConfigError
 from gradlint.finding import Finding, Source
 from gradlint.rules import all_rules
@@ -46,14 +47,16 @@ class Ignore:
 
 
 def _proof(trace: Trace, found: Finding) -> str | None:
-    for ignore in _over(trace, found.module or ""):
+    source = with_source(trace, found).source
+    shown = () if source is None else ignores_at(source)
+    for ignore in (*shown, *_over(trace, found.module or "")):
         if found.code in ignore.codes:
             return ignore.because
     return None
 
 
 COMMENTS = Exemption(COMMENT_EXEMPTION, frozenset(rule.code for rule in all_rules()), _proof)
-"""Findings at a module whose line, or whose owner's line, holds a comment that names the rule."""
+"""Findings whose line, or whose module's or owner's line, holds a comment that names the rule."""
 
 
 def comment_notices(
@@ -66,7 +69,13 @@ def comment_notices(
         silenced: Code and reason of everything that was silenced.
         ran: Codes of the rules that ran; only of these a comment can be useless.
     """
-    for ignore in dict.fromkeys(i for path in trace.modules for i in _at(trace, path)):
+    lines = [
+        source
+        for facts in trace.modules.values()
+        for source in (facts.source, *facts.functions.values())
+        if source is not None
+    ]
+    for ignore in dict.fromkeys(i for source in dict.fromkeys(lines) for i in ignores_at(source)):
         yield from (f"{ignore.file}:{ignore.line}: {mistake}" for mistake in ignore.mistakes)
         used = {code for code, because in silenced if because == ignore.because}
         for word in ignore.selectors:
@@ -86,8 +95,7 @@ def _over(trace: Trace, path: str) -> Iterator[Ignore]:
 
 def _at(trace: Trace, path: str) -> tuple[Ignore, ...]:
     facts = trace.modules.get(path)
-    source = None if facts is None else facts.source
-    return () if source is None else ignores_at(source)
+    return () if facts is None or facts.source is None else ignores_at(facts.source)
 
 
 def ignores_at(source: Source) -> tuple[Ignore, ...]:

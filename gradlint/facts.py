@@ -32,6 +32,8 @@ class ModuleFacts:
     source: Source | None = None
     ours: bool = False
     """Whether the class is defined in the user's own code."""
+    functions: Mapping[str, Source] = field(default_factory=dict)
+    """Lines at which the class calls an operation as a function, where it does so only once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,18 @@ def test_rules_are_named_as_in_the_settings(program, words):
     assert ignores_at(sources["block"])[0].reason == "it is meant"
 
 
+def test_a_comment_covers_a_function_that_is_called_on_its_line(tmp_path):
+    file = tmp_path / "m.py"
+    file.write_text("y = 1\nx = F.dropout(x, 0.9)  # gradlint: ignore[GL804]\n")
+    facts = ModuleFacts("", "Net", functions={"dropout": Source(str(file), 2)})
+    rule = find_rule("GL804")
+    assert rule is not None
+    found = rule().finding("", "x", evidence={"kind": "dropout"})
+
+    assert COMMENTS.covers(trace_of(modules=[facts]), found) is not None
+    assert COMMENTS.covers(trace_of(modules=[facts]), found.but(evidence={})) is None
+
+
 def test_text_in_a_string_is_no_comment(tmp_path):
     file = tmp_path / "m.py"
     file.write_text(textwrap.dedent('x = "# gradlint: ignore[GL804]"\n'))

@@ -77,10 +77,18 @@ def _explanation(exemptions: Iterable[Exemption], trace: Trace, found: Finding) 
 
 
 def with_source(trace: Trace, found: Finding) -> Finding:
-    """Return `found` with the line of its module, where it has none and one is known."""
+    """Return `found` with its line, where it has none and one is known.
+
+    That is the line of the operation its evidence names, if the module calls that as a
+    function; else the line of its module, or of the closest owner that has one.
+    """
     if found.source is not None or found.module is None:
         return found
     path = found.module
+    functions = trace.modules[path].functions if path in trace.modules else {}
+    for word in found.evidence.values():
+        if isinstance(word, str) and word in functions:
+            return found.but(source=functions[word])
     while True:
         facts = trace.modules.get(path)
         if facts is not None and facts.source is not None:

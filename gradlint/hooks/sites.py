@@ -35,6 +35,7 @@ def module_facts(
 ) -> dict[str, ModuleFacts]:
     """Return the facts of every module by its path below `label`, not called yet."""
     sources = sources or {}
+    functions = function_sources(sources)
     facts: dict[str, ModuleFacts] = {}
     for inner, module in model.named_modules():
         path = joined(label, inner)
@@ -49,8 +50,19 @@ def module_facts(
             options=_options(module),
             source=sources.get(inner),
             ours=_is_ours(type(module)),
+            functions=functions.get(inner, {}),
         )
     return facts
+
+
+def function_sources(sources: Mapping[str, Source]) -> dict[str, dict[str, Source]]:
+    """Return, by module and kind, the lines of ``path:kind``: operations called as functions."""
+    found: dict[str, dict[str, Source]] = {}
+    for key, source in sources.items():
+        path, colon, kind = key.partition(":")
+        if colon:
+            found.setdefault(path, {})[kind] = source
+    return found
 
 
 def _options(module: nn.Module) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class SoftmaxAxis(Rule):
                 f"{op.kind} {what} (shape {shape})",
                 trace=trace,
                 severity=severity,
-                evidence={"axis": axis, "length": length, "shape": list(op.shape)},
+                evidence={"axis": axis, "length": length, "shape": list(op.shape), "kind": op.kind},
             )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from gradlint.finding import Source
 from gradlint.target.elements import CONTAINERS, Element, Elements, called, match, statements
+from gradlint.target.functions import function_lines
 from gradlint.target.user_code import is_users, shown
 
 SCOPES = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -35,7 +36,8 @@ def module_sources(model: nn.Module, files: Sequence[str] | None = None) -> dict
     For an attribute of a class the user wrote that is the line of the assignment, for the
     part of a container its own line, for the model the line of its class, or of the call
     that builds it. What a library builds inside has the line of what the user built. Paths
-    without any such line are missing. Never raises.
+    without any such line are missing. An operation that a module's class calls as a function,
+    and only once, is at ``path:kind``. Never raises.
 
     `files` are looked in for the call that builds a model of a library's class; by default
     the callers' files, then the target that was imported last.
@@ -48,6 +50,7 @@ def module_sources(model: nn.Module, files: Sequence[str] | None = None) -> dict
 
 def _sources(model: nn.Module, files: Sequence[str] | None) -> dict[str, Source]:
     places: dict[str, Place] = {}
+    functions: dict[type, dict[str, Place]] = {}
     root = _root(model, _user_files() if files is None else files)
     if root is not None:
         places[""] = root
@@ -55,6 +58,10 @@ def _sources(model: nn.Module, files: Sequence[str] | None) -> dict[str, Source]
         known = places.get(path)
         for name, place in _children(module, known):
             places[f"{path}.{name}" if path else name] = place
+        kind = type(module)
+        if kind not in functions:
+            functions[kind] = _functions(kind)
+        places |= {f"{path}:{name}": place for name, place in functions[kind].items()}
     return {path: Source(shown(place.file), place.line) for path, place in places.items()}
 
 
@@ -110,6 +117,18 @@ def _attributes(statement: ast.stmt, me: str) -> Iterator[tuple[str, ast.expr | 
         adds = own and called(call) in ("add_module", "register_module")
         if adds and isinstance(name, ast.Constant):
             yield str(name.value), call.args[1]
+
+
+def _functions(kind: type) -> dict[str, Place]:
+    """Places at which the user's classes that `kind` is made of call an operation, once."""
+    found: dict[str, list[Place]] = {}
+    for base in kind.__mro__:
+        file = _file_of(base)
+        tree = None if file is None else _class(file, base)
+        if file is not None and tree is not None:
+            for name, lines in function_lines(tree).items():
+                found.setdefault(name, []).extend(Place(file, line) for line in lines)
+    return {name: places[0] for name, places in found.items() if len(places) == 1}
 
 
 def _is(node: ast.AST, name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from gradlint.engine import Observer
 from gradlint.facts import OptimizerFacts
-from gradlint.hooks.sites import optimizer_facts
+from gradlint.hooks.sites import function_sources, optimizer_facts
 from gradlint.hooks.weak import joined
 from gradlint.target.sources import module_sources
 
@@ -50,8 +50,12 @@ def together(optimizers: Iterable[OptimizerFacts]) -> OptimizerFacts | None:
 def with_sources(observer: Observer) -> None:
     """Add to each module's facts the user's line that builds it."""
     for label, model in observer.roots.items():
-        for inner, source in module_sources(model).items():
+        sources = module_sources(model)
+        functions = function_sources(sources)
+        for inner, source in sources.items():
             path = joined(label, inner)
             facts = observer.facts_of_modules.get(path)
             if facts is not None and facts.source is None:
-                observer.facts_of_modules[path] = replace(facts, source=source)
+                observer.facts_of_modules[path] = replace(
+                    facts, source=source, functions=functions.get(inner, {})
+                )

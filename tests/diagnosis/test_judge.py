@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from gradlint.diagnosis.exemptions import Exemption
-from gradlint.diagnosis.judge import Judgement, combine, judge
+from gradlint.diagnosis.judge import Judgement, combine, judge, with_source
 from gradlint.errors import ConfigError, RuleError
 from gradlint.finding import Finding, Severity, Source
 from gradlint.rules.base import Rule
@@ -179,3 +179,13 @@ def test_skipped_and_explained_are_those_of_the_first_seed() -> None:
     first = Judgement((), skipped={"GL403": "no clipping"}, rules_run=("GL101",))
 
     assert combine([first, Judgement((said("GL201"),)), Judgement()]) == first
+
+
+def test_a_finding_on_a_function_points_to_its_call_and_any_other_to_its_module() -> None:
+    module, call = Source("m.py", 3), Source("m.py", 9)
+    facts = ModuleFacts("", "Net", source=module, functions={"softmax": call})
+    trace = trace_of(modules=[facts])
+
+    softmax, relu = (said("GL601").but(module="", evidence={"on": k}) for k in ("softmax", "relu"))
+    assert with_source(trace, softmax).source == call
+    assert with_source(trace, relu).source == module

@@ -271,3 +271,35 @@ def test_lines_leave_the_random_state_alone():
     module_sources(nn.Sequential(nn.ReLU()))
 
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_operation_called_as_a_function_points_to_its_call(tmp_path):
+    found = lines(
+        tmp_path,
+        """
+        class Base(nn.Module):
+            def activate(self, x):
+                return torch.tanh(x)
+
+        class Net(Base):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 4)
+                self.gelu = nn.GELU()
+
+            def forward(self, x):
+                x = F.relu(self.fc(x))
+                x = F.relu(x)  # twice: which one is not known
+                x = self.gelu(self.activate(x)).sigmoid_()
+                return (
+                    x.view(-1, 4)
+                    .softmax(dim=1)
+                )
+        """,
+    )
+
+    assert found[":tanh"] == "return torch.tanh(x)"
+    assert found[":sigmoid"].endswith(".sigmoid_()")
+    assert found[":softmax"] == ".softmax(dim=1)"
+    assert ":relu" not in found
+    assert ":gelu" not in found
