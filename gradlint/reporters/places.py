@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gradlint.report import Report
 from gradlint.report_records import ReportedFinding, SourceRecord, Suppressed
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_IDENTIFIERS = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,17 @@ def place_of(report: Report, source: SourceRecord | None = None) -> Place:
     if source is not None:
         return Place(_slashes(source.file), max(1, source.line))
     known = (found.source.file for found in report.findings if found.source is not None)
-    return Place(_slashes(report.target.path or next(known, "") or report.target.object or "model"))
+    path = _file_of_module(report.target.path or "")
+    return Place(_slashes(path or next(known, "") or report.target.object or "model"))
+
+
+def _file_of_module(path: str) -> str:
+    """Return the file of a target that is given as ``package.module``, if it is here."""
+    inside = path.replace(".", "/")
+    if path.endswith(".py") or not _IDENTIFIERS.fullmatch(path):
+        return path
+    files = (f"{inside}.py", f"{inside}/__init__.py")
+    return next((file for file in files if Path(file).is_file()), path)
 
 
 def _slashes(file: str) -> str:

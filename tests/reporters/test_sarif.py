@@ -166,3 +166,15 @@ def test_brackets_in_a_message_make_no_link():
 @given(given=st.lists(reports(), min_size=1, max_size=2))
 def test_any_words_make_a_valid_log(given):
     run_of(*given)
+
+
+def test_a_package_is_at_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "train.py").touch()
+    target = healthy_report().target.model_copy(update={"path": "pkg.train"})
+
+    (result,) = run_of(report_of(finding(), target=target))["results"]
+
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "pkg/train.py"
