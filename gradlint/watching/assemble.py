@@ -73,7 +73,9 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         forwards=forwards,
         by_hand=loop.by_hand > 0,
         optimizers=tuple(k.kind for k in loop.optimizers if k.steps),
-        idle_optimizers=tuple(k.kind for k in holders if not k.steps),
+        idle_optimizers=tuple(
+            k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
+        ),
         schedulers=_schedulers(loop),
         streams=streams,
         compiled=tuple(loop.compiled),

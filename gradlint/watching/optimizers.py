@@ -30,6 +30,8 @@ class Known:
         self.kind = type(optimizer).__name__
         self.had_state = len(optimizer.state) > 0
         self.steps = 0
+        self.found = False
+        """Whether it was found by what it holds, before any step of its own."""
         self.carry = Carry()
         self.facts: OptimizerFacts | None = None
         """As it was at its first step."""
@@ -124,7 +126,7 @@ class Optimizers:
             if issubclass(type(thing), torch.optim.Optimizer) and id(thing) not in self._known:
                 groups = getattr(thing, "param_groups", None) or ()
                 if any(id(p) in own for group in groups for p in group["params"]):
-                    self.know(thing)
+                    self.know(thing).found = True
 
     def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if id(optimizer) in self._running:  # its last step raised
