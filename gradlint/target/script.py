@@ -19,7 +19,7 @@ from gradlint.entry import Entry
 from gradlint.errors import TargetNotFoundError
 from gradlint.target.as_main import absolute, as_main, way_back
 from gradlint.target.signals import Terminated, signals
-from gradlint.target.uncaught import status_of, tell
+from gradlint.target.uncaught import in_threads, status_of, tell
 
 INTERRUPTED = 130
 
@@ -67,6 +67,7 @@ def run_script(entry: Entry, stop: type[BaseException] | None = None) -> Outcome
     with ExitStack() as stack:
         main = stack.enter_context(as_main(entry))
         stack.enter_context(signals())
+        stops = stack.enter_context(in_threads(stop))
         outcome = _ended(lambda: _execute(entry, main), stop)
         if stop is None or not isinstance(outcome.error, stop):
             waited = _ended(lambda: _join(before), stop)
@@ -75,6 +76,8 @@ def run_script(entry: Entry, stop: type[BaseException] | None = None) -> Outcome
         if os.getpid() != process:
             _exit_child(outcome.status)
         reinstate = way_back(main)
+    if stops and outcome.status == 0:
+        return Outcome(0, _reason(stops[0]), None, reinstate)
     error = outcome.error if outcome.status else None
     return Outcome(outcome.status, outcome.ended, error, reinstate)
 
@@ -118,9 +121,13 @@ def _ended(run: Callable[[], None], stop: type[BaseException] | None) -> Outcome
         return Outcome(INTERRUPTED, "interrupted", error)
     except BaseException as error:
         if stop is not None and isinstance(error, stop):
-            return Outcome(0, str(getattr(error, "reason", "until")), error)
+            return Outcome(0, _reason(error), error)
         return Outcome(tell(error), "exception", error)
     return Outcome()
+
+
+def _reason(stop: BaseException) -> str:
+    return str(getattr(stop, "reason", "until"))
 
 
 def _join(before: set[threading.Thread]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +40,29 @@ def tell(error: BaseException) -> int:
             print("\nOriginal exception was:", file=sys.stderr)  # noqa: T201
             sys.__excepthook__(type(error), error, error.__traceback__)
     return 1
+
+
+@contextmanager
+def in_threads(stop: type[BaseException] | None) -> Iterator[list[BaseException]]:
+    """Tell of a thread's end as `tell` does of the script's; yields the stops met there."""
+    stops: list[BaseException] = []
+    old = threading.excepthook
+
+    def hook(given: threading.ExceptHookArgs) -> None:
+        kind, error, entries, thread = given
+        if stop is not None and isinstance(error, stop):
+            stops.append(error)
+            return
+        if error is not None:
+            _hide_own_frames(error, set())
+            entries = error.__traceback__
+        old(threading.ExceptHookArgs((kind, error, entries, thread)))
+
+    threading.excepthook = hook
+    try:
+        yield stops
+    finally:
+        threading.excepthook = old
 
 
 def _hide_own_frames(error: BaseException | None, seen: set[int]) -> None:

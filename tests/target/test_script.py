@@ -416,6 +416,31 @@ def test_a_stop_is_no_failure_and_is_not_told(place, capsys, reason):
     assert capsys.readouterr() == ("finally\n", "")
 
 
+def test_a_stop_in_a_thread_ends_the_thread_without_a_word(place, capsys):
+    source = """
+        import sys, threading
+        thread = threading.Thread(target=sys.stop_here)
+        thread.start()
+        thread.join()
+        print("goes on")
+    """
+    path = write(place, "code/s.py", source)
+    hook = threading.excepthook
+
+    def stop_here():
+        raise Stop("until")
+
+    sys.stop_here = stop_here
+    try:
+        outcome = run_script(Entry(str(path)), Stop)
+    finally:
+        del sys.stop_here
+
+    assert (outcome.status, outcome.ended) == (0, "until")
+    assert capsys.readouterr() == ("goes on\n", "")
+    assert threading.excepthook is hook
+
+
 def test_termination_ends_the_script_in_order(place, capsys):
     source = """
         import os, signal
