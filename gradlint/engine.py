@@ -154,6 +154,7 @@ class Observer:
             handle.remove()
         self._handles.clear()
         self.captured = None
+        self.outputs = None
         self.recorder = None
 
     @contextmanager

@@ -83,22 +83,32 @@ class Calls:
     @contextmanager
     def noting_packed(self) -> Iterator[None]:
         """Note where `saved_tensors_hooks` are active; reading there would run the forward."""
-        enter, leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
-        starts: list[int] = []
-
-        def noted_enter(self_: Any) -> Any:
-            starts.append(sequence_number())
-            return enter(self_)
-
-        def noted_leave(self_: Any, *exc: Any) -> Any:
-            if starts:
-                self.packed.append((starts.pop(), sequence_number()))
-            return leave(self_, *exc)
-
-        saved_tensors_hooks.__enter__ = noted_enter  # type: ignore[method-assign]
-        saved_tensors_hooks.__exit__ = noted_leave  # type: ignore[method-assign]
+        _noting.append(self)
+        if len(_noting) == 1:
+            saved_tensors_hooks.__enter__ = _noted_enter  # type: ignore[method-assign]
+            saved_tensors_hooks.__exit__ = _noted_leave  # type: ignore[method-assign]
         try:
             yield
         finally:
-            saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
-            saved_tensors_hooks.__exit__ = leave  # type: ignore[method-assign]
+            _noting.remove(self)
+            if not _noting:
+                saved_tensors_hooks.__enter__ = _enter  # type: ignore[method-assign]
+                saved_tensors_hooks.__exit__ = _leave  # type: ignore[method-assign]
+
+
+_noting: list[Calls] = []
+_starts: list[int] = []
+_enter, _leave = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
+
+
+def _noted_enter(hooks: Any) -> Any:
+    _starts.append(sequence_number())
+    return _enter(hooks)
+
+
+def _noted_leave(hooks: Any, *exc: Any) -> Any:
+    if _starts:
+        start = _starts.pop()
+        for calls in _noting:
+            calls.packed.append((start, sequence_number()))
+    return _leave(hooks, *exc)

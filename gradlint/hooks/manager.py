@@ -88,14 +88,15 @@ class HookManager:
     """
 
     def __init__(self, model: nn.Module, listener: Listener, label: str = "") -> None:
-        self.model = model
+        self._model: nn.Module | None = model
         self.listener = listener
         self.label = label
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        model, self._model = self._model, None
         with ExitStack() as stack:
-            for path, module in self.model.named_modules():
+            for path, module in model.named_modules() if model is not None else ():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue  # takes no hooks
                 path = joined(self.label, path)

@@ -346,6 +346,8 @@ class Loop(switchboard.Ear):
                 return
         interval.backwards += 1
         self.backwards += 1
+        if self.backwards == 10:  # one that never steps is known by what it holds
+            self.optimizers.find(self._parameters())
         self.looked_at_backwards += interval.hooked
         loss = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 1 else None
         numbers = interval.look is not Look.OFF
@@ -490,8 +492,6 @@ class Loop(switchboard.Ear):
         self._hand = None
         self._gates.close()
         interval.initial = known.steps == 0 and not known.had_state
-        if known.steps == 0:
-            self._first_step(known)
         # Several optimizers may step after one backward; a closure runs its own inside.
         known.shares = not interval.backwards and not known.closure and known.has_gradients()
         if interval.backwards or known.shares:
@@ -562,6 +562,8 @@ class Loop(switchboard.Ear):
         if interval.backwards and not interval.measured:
             known.closure = True
             self._measure(interval, known)
+        if known.steps == 0:
+            self._first_step(known)
         known.steps += 1
         self.scaling.stepped()
         known.carry.stepped(known.parameters())
