@@ -14,6 +14,12 @@ def given(trace: Trace) -> OptimizerFacts | None:
     return None if optimizer is None or optimizer.probe else optimizer
 
 
+def steps(trace: Trace) -> bool:
+    """Whether the weights were updated as the user does it: by their optimizer, or by hand."""
+    loop = trace.facts.loop
+    return given(trace) is not None or (loop is not None and loop.by_hand)
+
+
 _RESCALING = ("adam", "rmsprop", "adagrad", "adadelta", "adafactor", "rprop", "lion", "lamb")
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import CLASSIFICATION, noise, progress
-from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes
+from gradlint.rules._optimizer import NOT_GIVEN, maximizes, steps
 from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -81,8 +81,8 @@ class LossNotDecreasing(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if the loss made no progress."""
         seen = progress(trace)
-        steps = len(trace.of("loss").at("").training)
-        if given(trace) is None or seen is None or not self._supervised(trace):
+        count = len(trace.of("loss").at("").training)
+        if not steps(trace) or seen is None or not self._supervised(trace):
             return
         first, late = seen
         rough = noise(trace)
@@ -90,11 +90,11 @@ class LossNotDecreasing(Rule):
         doubled = late > self.max_rise * abs(first) and late > first + 6 * rough
         if late == math.inf or (doubled and _plain(trace)):
             severity = Severity.ERROR
-        elif steps < self.min_steps or warming_up(trace):
+        elif count < self.min_steps or warming_up(trace):
             return
         elif rises:
             severity = Severity.WARNING if _plain(trace) else Severity.NOTE
-        elif self._stays(trace, first, late, rough, steps):
+        elif self._stays(trace, first, late, rough, count):
             chance = _chance(trace)
             worse = chance is not None and late > self.max_excess * chance
             severity = Severity.WARNING if worse else Severity.NOTE
@@ -102,7 +102,7 @@ class LossNotDecreasing(Rule):
             return
         yield self.finding(
             "",
-            f"the loss went from {first:.2g} to {late:.2g} in {steps} steps (noise {rough:.1g})"
+            f"the loss went from {first:.2g} to {late:.2g} in {count} steps (noise {rough:.1g})"
             + (": the optimizer maximizes it" if maximizes(trace) else ""),
             trace=trace,
             severity=severity,
@@ -112,7 +112,7 @@ class LossNotDecreasing(Rule):
                 "first": first,
                 "last": late,
                 "noise": rough,
-                "steps": steps,
+                "steps": count,
                 "maximize": maximizes(trace),
             },
         )
@@ -121,7 +121,7 @@ class LossNotDecreasing(Rule):
         """Say so where neither data nor optimizer were the user's."""
         if trace.facts.synthesized:
             return "the batch was made up: there is nothing to learn in it"
-        return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
+        return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
 
     def _supervised(self, trace: Trace) -> bool:
         return bool(trace.facts.targets) and bool(trace.facts.losses)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
-from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes
+from gradlint.rules._optimizer import NOT_GIVEN, maximizes, steps
 from gradlint.rules._updates import matrices, median_updates
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -24,8 +24,8 @@ class UpdateTooLarge(Rule):
     median over at least `min_steps` steps from `first_step` on is above `max_ratio`, unless the
     loss halved, and a run in which half of the matrices were changed by more than their own
     size in one of the steps before, if the loss then did not fall or went above `max_rise`
-    times its first value on the way. It is an error where the loss stayed above
-    `min_progress` of its first value, a warning where it fell.
+    times its first value on the way, or the script raised. It is an error where the loss
+    stayed above `min_progress` of its first value, a warning where it fell.
 
     ## Why is this bad?
     The gradient describes the loss near the weights. A step of a tenth of their size leaves
@@ -75,12 +75,16 @@ class UpdateTooLarge(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each matrix, or one for a run that was blown up at once."""
         seen = progress(trace)
-        if given(trace) is None or maximizes(trace):  # a loss that rises by intent is GL609's
+        if not steps(trace) or maximizes(trace):  # a loss that rises by intent is GL609's
             return
         first, late = seen if seen is not None else (math.nan, math.nan)
         fell = late < self.min_progress * first
-        severity = Severity.WARNING if fell or seen is None else Severity.ERROR
+        loop = trace.facts.loop
+        raised = seen is None and loop is not None and loop.ended == "exception"
+        gone_on = seen is None and not raised
+        severity = Severity.WARNING if fell or gone_on else Severity.ERROR
         ended = f"the loss went from {first:.2g} to {late:.2g}" if seen else "the loss is unknown"
+        ended = "then the script raised" if raised else ended
         above = {
             path: ratio
             for path, ratio in median_updates(trace, self.first_step, self.min_steps).items()
@@ -104,7 +108,7 @@ class UpdateTooLarge(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
-        return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
+        return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
 
     def _blown_up(self, trace: Trace, severity: Severity, ended: str) -> Iterator[Finding]:
         """Steps before `first_step` that replaced half of the matrices."""

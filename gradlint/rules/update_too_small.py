@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
-from gradlint.rules._optimizer import NOT_GIVEN, given
+from gradlint.rules._optimizer import NOT_GIVEN, steps
 from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -22,7 +23,8 @@ class UpdateTooSmall(Rule):
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags a run in
     which the largest of their medians over at least `min_steps` steps is below `min_ratio`
-    while there is a gradient and the loss keeps its first value within a tenth.
+    while there is a gradient and the loss keeps its first value within a tenth. Of a watched
+    loop `min_looked_at` steps suffice, taken to the loop's highest learning rate.
 
     ## Why is this bad?
     At 1e-6 a step it takes a million steps to replace a weight. In half precision such
@@ -63,18 +65,20 @@ class UpdateTooSmall(Rule):
 
     min_ratio: float = 1e-6
     min_steps: int = 10
+    min_looked_at: int = 3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if no matrix moves."""
         seen = progress(trace)
-        if given(trace) is None or seen is None or warming_up(trace):
+        if not steps(trace) or seen is None or warming_up(trace):
             return
         first, late = seen
         norms = trace.of("total_gradient_norm").at("").training
         if late < 0.9 * first or not 0 < norms.median < math.inf or abs(first) < 1e-6:
             return
-        medians = median_updates(trace, 1, self.min_steps)
-        if not medians or max(medians.values()) >= self.min_ratio:
+        needed, factor = self._at_the_highest_rate(trace)
+        medians = median_updates(trace, 1, needed)
+        if not medians or max(medians.values()) * factor >= self.min_ratio:
             return
         path = max(medians, key=lambda p: medians[p])
         rate = trace.of("learning_rate").at("").training.median
@@ -95,4 +99,20 @@ class UpdateTooSmall(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
-        return NOT_GIVEN if given(trace) is None else super().skip_reason(trace)
+        return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
+
+    def _at_the_highest_rate(self, trace: Trace) -> tuple[int, float]:
+        """Return at how many steps updates must be known, and a factor they are taken times.
+
+        Of a loop's steps few are looked at, but the rate is known at all of them, and updates
+        are proportional to it: those at the highest rate follow from those that were seen.
+        """
+        loop = trace.facts.loop
+        if loop is None or loop.steps < self.min_steps:
+            return self.min_steps, 1.0
+        rates = {o.step: o.value for o in trace.of("learning_rate").at("").training}
+        looked = {o.step for o in trace.of("update_to_weight_ratio").training}
+        then = [rate for step, rate in rates.items() if step in looked and rate > 0]
+        if len(looked) >= self.min_steps or not then:
+            return self.min_steps, 1.0
+        return self.min_looked_at, max(rates.values()) / statistics.median(then)

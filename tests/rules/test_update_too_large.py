@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.loop_facts import LoopFacts
 from gradlint.rules.update_too_large import UpdateTooLarge
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
@@ -22,6 +23,7 @@ def trace(
     spread: float = 0.1,
     kind: str = "Linear",
     shape: tuple[int, ...] = (64, 64),
+    loop: LoopFacts | None = None,
 ) -> Trace:
     observed, parameters, modules = [], [], []
     for i, values in enumerate(ratios):
@@ -32,7 +34,9 @@ def trace(
         observed.append(observe("weight_rms", path, [spread], step=0, module=str(i)))
     observed.append(observe("loss", "", losses[:1], kind="model", step=0))
     observed.append(observe("loss", "", losses[1:], kind="model"))
-    return trace_of(*observed, parameters=parameters, modules=modules, optimizer=optimizer)
+    return trace_of(
+        *observed, parameters=parameters, modules=modules, optimizer=optimizer, loop=loop
+    )
 
 
 def severities(observed: Trace) -> list[Severity]:
@@ -105,6 +109,26 @@ BLOWN = [40.0, *[0.02] * 39]
 )
 def test_first_steps_that_replace_the_weights_are_found(ratios, losses, expected) -> None:
     assert severities(trace(*ratios, losses=losses)) == expected
+
+
+def test_updates_by_hand_are_the_users_steps() -> None:
+    loop = LoopFacts(steps=40, by_hand=True)
+
+    assert severities(trace([0.3] * 40, optimizer=None, loop=loop)) == [Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "ended", "expected"),
+    [
+        pytest.param([30.0], "exception", [Severity.ERROR], id="replaced"),
+        pytest.param([0.02], "exception", [], id="not-replaced"),
+        pytest.param([30.0], "until", [], id="asked-to-stop"),
+    ],
+)
+def test_a_step_after_which_the_script_raised_is_found(ratios, ended, expected) -> None:
+    observed = trace(ratios, losses=[2.0, 2.0], loop=LoopFacts(steps=1, ended=ended))
+
+    assert severities(observed) == expected
 
 
 def test_the_messages_name_ratio_and_loss() -> None:

@@ -58,6 +58,18 @@ def trace(
             trace([1e-8] * 40, optimizer=SCHEDULED, loop=LoopFacts()), True, id="nobody-steps-it"
         ),
         pytest.param(trace([1e-8] * 40, optimizer=RESUMED), True, id="a-schedule-has-ended"),
+        pytest.param(trace([1e-8] * 5, loop=LoopFacts(steps=40)), True, id="few-looked-at"),
+        pytest.param(trace([1e-8] * 2, loop=LoopFacts(steps=40)), False, id="two-looked-at"),
+        pytest.param(
+            trace([1e-8] * 5, rates=[1e-7] * 5 + [1e-3] * 34 + [1e-4], loop=LoopFacts(steps=40)),
+            False,
+            id="looked-at-while-the-rate-was-low",
+        ),
+        pytest.param(
+            trace([1e-8] * 40, optimizer=None, loop=LoopFacts(steps=40, by_hand=True)),
+            True,
+            id="by-hand",
+        ),
         pytest.param(trace([1e-8] * 40, optimizer=None), False, id="no-optimizer"),
         pytest.param(
             trace([1e-8] * 40, optimizer=OptimizerFacts("Adam", probe=True)), False, id="our-own"
