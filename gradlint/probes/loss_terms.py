@@ -23,6 +23,9 @@ BATCHES = 3
 SUSPICIOUS = 1e3
 """Ratio of gradients from which on the two trainings are made (rules.md, GL614)."""
 
+BOOST = 10.0
+"""A factor before the larger term from which on it is no longer the other that was made small."""
+
 STEPS = 40
 """Steps of each of the two trainings."""
 
@@ -69,9 +72,9 @@ class _Scalars(TorchFunctionMode):
 def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[str, Any] | None:
     """Compare the gradients of a loss's terms on the parameters they share, on a copy.
 
-    Where one outweighs another by more than `SUSPICIOUS`, though it has no smaller factor, two
-    copies train their shared parameters for some steps: on the outweighed term alone, and on
-    all of them together.
+    Where one outweighs another by more than `SUSPICIOUS`, and that has no smaller factor or the
+    larger one a factor of `BOOST` or more, two copies train their shared parameters for some
+    steps: on the outweighed term alone, and on all of them together.
 
     Args:
         model: The model after training; unchanged.
@@ -82,9 +85,9 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
         Of the two terms that are furthest apart: ``ratio`` (of the norms of their gradients on
         the parameters they share, factors included, the median over the batches), ``large``
         and ``small`` (their place in the sum, and what computes them), ``factor`` (of the small
-        one over the large one's), ``terms`` (their number), ``value`` (of the small one),
-        ``alone`` and ``together`` (shares by which the small one falls in the two trainings;
-        None where they were not made); None where the loss has no two terms that share parameters.
+        one over the large one's), ``boost`` (the large one's), ``terms`` (their number),
+        ``value`` (of the small one), ``alone`` and ``together`` (shares by which the small one
+        falls in the two trainings; None where they were not made); None where the loss has no two terms that share parameters.
     """
     twin = copied(model, model)
     seen: dict[tuple[int, int], list[float]] = {}
@@ -106,7 +109,8 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
     apart, factor = abs(found[pair]), _factor(terms, pair, found[pair])
     large, small = pair if found[pair] > 0 else (pair[1], pair[0])
     alone = together = None
-    if apart > math.log10(SUSPICIOUS) and factor >= 1:
+    boost = abs(terms[large].factor)
+    if apart > math.log10(SUSPICIOUS) and (factor >= 1 or boost >= BOOST):
         alone = _fall(model, run, batches, small, pair, only=True)
         together = _fall(model, run, batches, small, pair, only=False)
     return {
@@ -114,6 +118,7 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
         "large": f"term {large + 1} ({terms[large].kind})",
         "small": f"term {small + 1} ({terms[small].kind})",
         "factor": factor,
+        "boost": boost,
         "terms": len(terms),
         "value": terms[small].value,
         "alone": alone,

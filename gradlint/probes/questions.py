@@ -14,6 +14,7 @@ from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
+from gradlint.probes.time_gradients import time_gradients
 from gradlint.target.batches import Batch
 from gradlint.target.variants import are_others, rolled
 from gradlint.trace import TensorFacts
@@ -50,6 +51,7 @@ def ask(
         asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)
     asked["batch-statistics"] = lambda: batch_statistics(model, _seeded(call), batches)
     asked["loss-terms"] = lambda: loss_terms(model, _seeded(call), batches)
+    asked["time-gradients"] = lambda: time_gradients(model, _seeded(call), batches)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 

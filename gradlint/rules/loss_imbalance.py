@@ -18,8 +18,8 @@ class LossImbalance(Rule):
     ## What it does
     Takes apart a loss that is a sum, after the watched training, and measures each term's
     gradient on the parameters that two terms share. Where one is more than `max_ratio` times
-    the other, though it has no larger factor, both cases are tried on copies: the shared
-    parameters trained for 40 steps on the small term alone, and on all terms. Speaks if alone
+    the other, though that has no smaller factor, or itself a factor of `min_boost`, both
+    cases are tried on copies: the shared parameters trained for 40 steps on the small term alone, and on all terms. Speaks if alone
     the small term falls by `min_fall` or more, and together by less than a tenth of that: a
     warning above `warning_ratio`, a note below.
 
@@ -89,6 +89,7 @@ class LossImbalance(Rule):
 
     max_ratio: float = 1e3
     warning_ratio: float = 1e5
+    min_boost: float = 10.0
     min_fall: float = 0.05
 
     def skip_reason(self, trace: Trace) -> str | None:
@@ -102,8 +103,10 @@ class LossImbalance(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield at most one finding: of the two terms that are furthest apart."""
         seen = trace.facts.probes.get("loss-terms")
-        if seen is None or not seen["ratio"] > self.max_ratio or seen["factor"] < 1:
+        if seen is None or not seen["ratio"] > self.max_ratio:
             return
+        if seen["factor"] < 1 and seen["boost"] < self.min_boost:
+            return  # meant to be small
         alone, together = seen["alone"], seen["together"]
         if alone is None or together is None:
             return

@@ -12,7 +12,8 @@ from gradlint.testing import findings_of, trace_of
 from gradlint.trace import Trace
 
 STARVED = {
-    "ratio": 2e6, "large": "term 1 (mse)", "small": "term 2 (nll)", "factor": 1.0, "terms": 2,
+    "ratio": 2e6, "large": "term 1 (mse)", "small": "term 2 (nll)", "factor": 1.0,
+    "boost": 1.0, "terms": 2,
     "value": 1.1, "alone": 0.3, "together": -0.01,
 }  # fmt: skip
 
@@ -33,6 +34,8 @@ def said(trace: Trace) -> list[str]:
         pytest.param({"ratio": 1e5}, ["note"], id="at-the-limit-of-a-warning"),
         pytest.param({"ratio": 1e3}, [], id="exactly-at-the-limit"),
         pytest.param({"factor": 0.01}, [], id="meant-to-be-small"),
+        pytest.param({"factor": 1e-6, "boost": 1e6}, ["warning"], id="the-other-made-large"),
+        pytest.param({"factor": 0.1, "boost": 9.0}, [], id="the-other-made-a-little-large"),
         pytest.param({"alone": 0.04}, [], id="at-its-minimum-already"),
         pytest.param({"alone": 0.05, "together": 0.0}, ["warning"], id="falls-enough-alone"),
         pytest.param({"together": 0.1}, [], id="falls-beside-the-other-too"),
