@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 from gradlint.graph import ACTIVATIONS, SOFTMAXES
 
-NAMES = ACTIVATIONS | SOFTMAXES | {"dropout", "batch_norm", "layer_norm", "normalize"}
+NAMES = (
+    ACTIVATIONS
+    | SOFTMAXES
+    | {"dropout", "batch_norm", "layer_norm", "normalize"}
+    | {"log", "exp", "sqrt", "rsqrt", "pow", "div", "acos", "asin", "norm", "log1p", "logsumexp"}
+)
 """Operations looked for; each is called as its kind in the graph is called."""
 
 

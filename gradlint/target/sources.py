@@ -37,7 +37,7 @@ def module_sources(model: nn.Module, files: Sequence[str] | None = None) -> dict
     part of a container its own line, for the model the line of its class, or of the call
     that builds it. What a library builds inside has the line of what the user built. Paths
     without any such line are missing. An operation that a module's class calls as a function,
-    and only once, is at ``path:kind``. Never raises.
+    and only once, is at ``path:kind``; a plain list of modules at ``path:name``. Never raises.
 
     `files` are looked in for the call that builds a model of a library's class; by default
     the callers' files, then the target that was imported last.
@@ -61,7 +61,9 @@ def _sources(model: nn.Module, files: Sequence[str] | None) -> dict[str, Source]
         kind = type(module)
         if kind not in functions:
             functions[kind] = _functions(kind)
-        places |= {f"{path}:{name}": place for name, place in functions[kind].items()}
+        lists = _assigned(kind, _unregistered(module)) if known is not None else {}
+        for name, place in (functions[kind] | lists).items():
+            places[f"{path}:{name}"] = place
     return {path: Source(shown(place.file), place.line) for path, place in places.items()}
 
 
@@ -117,6 +119,18 @@ def _attributes(statement: ast.stmt, me: str) -> Iterator[tuple[str, ast.expr | 
         adds = own and called(call) in ("add_module", "register_module")
         if adds and isinstance(name, ast.Constant):
             yield str(name.value), call.args[1]
+
+
+def _unregistered(module: nn.Module) -> dict[str, nn.Module]:
+    """Attributes of a module that hold modules without its knowledge: lists and dicts."""
+    found: dict[str, nn.Module] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
+            parts = value.values() if isinstance(value, dict) else value
+            first = next((part for part in parts if isinstance(part, nn.Module)), None)
+            if first is not None:
+                found[name] = first
+    return found
 
 
 def _functions(kind: type) -> dict[str, Place]:

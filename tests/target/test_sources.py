@@ -303,3 +303,23 @@ def test_an_operation_called_as_a_function_points_to_its_call(tmp_path):
     assert found[":softmax"] == ".softmax(dim=1)"
     assert ":relu" not in found
     assert ":gelu" not in found
+
+
+def test_a_plain_list_of_modules_points_to_its_assignment(tmp_path):
+    found = lines(
+        tmp_path,
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(4, 4)
+                self.sizes = [4, 4]
+                self.layers = [nn.Linear(4, 4) for _ in range(3)]
+
+            def forward(self, x):
+                return x
+        """,
+    )
+
+    assert found[":layers"].startswith("self.layers = ")
+    assert ":sizes" not in found
