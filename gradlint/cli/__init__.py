@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradlint._version import __version__
-from gradlint.cli import check, explain, rules, run
+from gradlint.cli import check, compare, explain, report, rules, run
 from gradlint.cli.failures import INTERRUPTED, exit_code_for, say
 from gradlint.cli.outputs import give_up_stdout
 
@@ -62,6 +62,8 @@ app = typer.Typer(
 )
 app.command("check")(check.check)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("rules")(rules.rules)
 app.command("explain")(explain.explain)
 

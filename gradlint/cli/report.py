@@ -1,0 +1,108 @@
+"""`gradlint report`: a saved trace judged again, a saved report shown in another format."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlint.cli.check import FAIL_ON, OUT, RULES, Words, _option
+from gradlint.cli.failures import choose
+from gradlint.cli.jobs import Look
+from gradlint.cli.outputs import COLORS, options_for, parse_outputs, write
+from gradlint.cli.saved import judge_file
+from gradlint.cli.settings import Overrides, print_settings, split_words
+from gradlint.errors import UsageError
+from gradlint.reporters import MACHINE_FORMATS
+
+
+def report(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="A trace (run --trace FILE), or a JSON report."),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        _option(
+            "--against",
+            metavar="BASE",
+            group=RULES,
+            text="A trace of a good run to be no worse than; several tell the usual spread.",
+        ),
+    ] = None,
+    form: Annotated[
+        Words,
+        _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, concise, json …"),
+    ] = None,
+    quiet: Annotated[
+        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Findings only, no notes.")
+    ] = False,
+    verbose: Annotated[
+        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
+    ] = False,
+    color: Annotated[
+        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
+    ] = "auto",
+    select: Annotated[
+        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
+    ] = None,
+    ignore: Annotated[
+        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
+    ] = None,
+    extend_select: Annotated[
+        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
+    ] = None,
+    exit_zero: Annotated[
+        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
+    ] = False,
+    config_file: Annotated[
+        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
+    ] = None,
+    isolated: Annotated[
+        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
+    ] = False,
+    show_settings: Annotated[
+        bool, _option("--show-settings", metavar=None, group=RULES, text="Print them, and stop.")
+    ] = False,
+) -> int:
+    """Judge a saved trace again, or show a saved JSON report, in any format.
+
+    Rules, thresholds and settings are those of now, not those of the recording. Nothing is
+    trained, and torch is not needed.
+    """
+    outputs = parse_outputs(form or ())
+    choose("--color", color, COLORS)
+    if fail_on is not None:
+        choose("--fail-on", fail_on, FAIL_ON)
+    overrides = Overrides(
+        file=config_file,
+        isolated=isolated,
+        select=None if select is None else split_words(select),
+        ignore=split_words(ignore),
+        extend_select=split_words(extend_select),
+        fail_on="never" if exit_zero else fail_on,
+        notes=not quiet,
+    )
+    if show_settings:
+        return print_settings(files or (), overrides)
+    if not files:
+        raise UsageError("expected a FILE: gradlint report run.jsonl")
+    look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
+    judged = [
+        each
+        for file in files
+        for each in judge_file(file, overrides, look, tuple(against or ()), alone=len(files) == 1)
+    ]
+    shown = [each.report for each in judged if each.read]
+    options = options_for(sys.stdout, color, verbose=verbose, quiet=quiet)
+    for output in outputs:
+        chosen = [e.report for e in judged] if output.name in MACHINE_FORMATS else shown
+        if chosen:
+            write(chosen, output, options, sys.stdout)
+    return max((each.report.exit_code for each in judged), default=0)
