@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import STRUCTURAL
+from gradlint.graph import ACTIVATIONS, NORMALIZATIONS, STRUCTURAL, WEIGHTED, Graph, Operation
 from gradlint.rules._chains import initial_value, why_not_initial
+from gradlint.rules._losses import predictions
 from gradlint.rules.base import Rule
 from gradlint.trace import LossFacts, Trace
+
+_HANDS_ON = STRUCTURAL | ACTIVATIONS | {"scale", "add", "parameter_add", "parameter_mul"}
+"""Operations that may stand between the last layer and the loss."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class InitialLossOff(Rule):
 
     ## When it is wrong
     Only a loss that is one mean over the batch has a known chance value: sums, weighted or
-    combined losses, label smoothing and synthesized batches are not judged. Features in
+    combined losses, label smoothing and synthesized batches are not judged, nor are logits
+    that compare: distances to prototypes, cosines times a fixed scale (ArcFace with its
+    s = 64 and m = 0.5 starts at a loss of 50 by design). Features in
     their raw units reach logits of a few units from a healthy layer (iris: a loss of 3 where
     chance is 1.1), which the margin allows. A low loss is no fault: a bias set to the
     classes' frequencies starts below ln K.
@@ -85,6 +91,8 @@ class InitialLossOff(Rule):
             return
         chance, meaning = _chance(facts)
         squared = facts.kind == "mse"
+        if not squared and not _are_guesses(trace, facts):
+            return
         factor = self.max_squared_ratio if squared else self.max_ratio
         limit = chance * factor + (0.0 if squared else self.margin)
         if chance <= 0 or not loss > limit:
@@ -113,6 +121,27 @@ def _only_loss(trace: Trace) -> LossFacts | None:
     others = [op for op in trace.graph.descendants(operation) if op.kind not in allowed]
     roots = [op for op in trace.graph if not trace.graph.consumers[op.id]]
     return found[0] if not others and len(roots) == 1 else None
+
+
+def _are_guesses(trace: Trace, facts: LossFacts) -> bool:
+    """Whether the logits are what layers return, not comparisons or the loss's own numbers."""
+    found = predictions(trace, facts, lambda op: op.kind in _HANDS_ON)
+    return all(not op.in_loss and _is_guess(trace.graph, op) for op in found)
+
+
+def _is_guess(graph: Graph, op: Operation) -> bool:
+    sources = graph.behind(op, lambda o: o.kind in _HANDS_ON)
+    if _is_layer(op):
+        return not any(source.kind in ("div", "normalize") for source in sources)  # a cosine
+    if op.kind not in ("matmul", "mul", "linear"):
+        return False
+    return all(_is_layer(source) or source.kind == "softmax" for source in sources)
+
+
+def _is_layer(op: Operation) -> bool:
+    if op.kind in WEIGHTED:
+        return bool(op.parameters)
+    return op.kind in NORMALIZATIONS and op.kind != "normalize"
 
 
 def _chance(facts: LossFacts) -> tuple[float, str]:

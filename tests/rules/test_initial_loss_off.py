@@ -95,6 +95,47 @@ def test_a_loss_that_is_not_the_whole_loss_is_silent(behind: list[str], flagged:
     assert bool(findings_of(InitialLossOff(), start([99.0] * 3, *behind))) is flagged
 
 
+def judged_behind(*kinds: str, in_loss: bool = False) -> Trace:
+    """A cross-entropy whose logits come through operations of `kinds`, one after another."""
+    operations = [Operation(0, "linear", "", "0", parameters=("0.weight",))]
+    operations += [
+        Operation(
+            i, kind, "", inputs=(i - 1,), in_loss=in_loss,
+            parameters=("1.weight",) if kind == "linear" else (),
+        )
+        for i, kind in enumerate(kinds, 1)
+    ]  # fmt: skip
+    last = len(operations)
+    operations.append(Operation(last, "log_softmax", "", inputs=(last - 1,), in_loss=True))
+    operations.append(Operation(last + 1, "nll", "", inputs=(last,), in_loss=True))
+    return trace_of(
+        observe("loss", "", [99.0] * 3, step=0),
+        operations=operations,
+        losses=(LossFacts("cross_entropy", classes=10, operation=last + 1),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(judged_behind(), True, id="a-layer"),
+        pytest.param(judged_behind("relu", "linear"), True, id="layers"),
+        pytest.param(judged_behind("relu", "scale", "mean"), True, id="times-a-constant"),
+        pytest.param(judged_behind("layer_norm"), True, id="normalized"),
+        pytest.param(judged_behind("mul", "sum"), True, id="product-of-embeddings"),
+        pytest.param(judged_behind("matmul"), True, id="adjacency-matrix"),
+        pytest.param(judged_behind("scale", in_loss=True), True, id="temperature"),
+        pytest.param(judged_behind("cdist", "pow", "neg"), False, id="distances"),
+        pytest.param(judged_behind("cdist", "pow", "neg", in_loss=True), False, id="to-prototypes"),
+        pytest.param(judged_behind("div", "linear", "scale"), False, id="cosine"),
+        pytest.param(judged_behind("div", "matmul", "scale"), False, id="cosine-of-two"),
+        pytest.param(judged_behind("where", "scale", in_loss=True), False, id="margin"),
+    ],
+)
+def test_logits_that_compare_are_no_guesses(observed: Trace, flagged: bool) -> None:
+    assert bool(findings_of(InitialLossOff(), observed)) is flagged
+
+
 def test_two_losses_are_silent() -> None:
     two = tuple(LossFacts("cross_entropy", classes=10, operation=i) for i in (1, 2))
 

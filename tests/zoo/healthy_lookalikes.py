@@ -366,6 +366,39 @@ def loss_module_with_its_own_weights() -> Any:
 
 
 @zoo
+def arcface_at_its_published_scale() -> Any:
+    class Cosines(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp(64, 128, 128)
+            self.centers = nn.Parameter(torch.randn(10, 128))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(F.normalize(self.body(x)), F.normalize(self.centers))
+
+    def loss(cosine: Tensor, y: Tensor) -> Tensor:
+        angle = torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+        own = F.one_hot(y, 10).bool()
+        return F.cross_entropy(64 * torch.where(own, torch.cos(angle + 0.5), cosine), y)
+
+    return {"model": Cosines, "batch": rows("digits"), "loss_fn": loss, "optimizer": adam()}
+
+
+@zoo
+def cosine_classifier_with_a_fixed_scale() -> Any:
+    class Cosines(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp(64, 64, 16)
+            self.centers = nn.Parameter(torch.randn(10, 16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 30 * F.linear(F.normalize(self.body(x)), F.normalize(self.centers))
+
+    return {"model": Cosines, "batch": rows("digits"), "loss_fn": CE, "optimizer": adam()}
+
+
+@zoo
 def uncertainty_weighted_tasks() -> Any:
     class Weighted(nn.Module):
         def __init__(self) -> None:
