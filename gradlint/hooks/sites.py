@@ -76,7 +76,16 @@ def _options(module: nn.Module) -> dict[str, Any]:
         ):
             options[name] = tuple(value)
     options["bias"] = isinstance(getattr(module, "bias", None), Tensor)
+    if _is_ours(type(module)) and _reads_mode(type(module)):
+        options["reads_mode"] = True
     return options
+
+
+def _reads_mode(kind: type) -> bool:
+    """Whether a class's forward gives its mode to a dropout or a normalization it calls."""
+    code = getattr(kind.__dict__.get("forward"), "__code__", None)
+    names = set(getattr(code, "co_names", ()))
+    return "training" in names and any("dropout" in n or n == "batch_norm" for n in names)
 
 
 def _is_ours(kind: type) -> bool:

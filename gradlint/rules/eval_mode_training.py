@@ -13,14 +13,18 @@ from gradlint.trace import ModuleFacts, Trace
 _MODES = ("BatchNorm", "SyncBatchNorm", "Dropout", "AlphaDropout", "FeatureAlphaDropout")
 """Beginnings of the class names whose forward differs between training and evaluation."""
 
+_DROPPING = ("LSTM", "GRU", "RNN", "MultiheadAttention")
+"""Classes that drop out between their layers, or of their attention, at a rate of their own."""
+
 
 @dataclass(frozen=True)
 class EvalModeTraining(Rule):
     """A model that is trained as if it were evaluated.
 
     ## What it does
-    Flags BatchNorm and Dropout modules that run in evaluation mode in a part that gets
-    gradients and updates. `check` puts the model into training mode before it runs: then the
+    Flags BatchNorm and Dropout modules, and modules whose forward gives `self.training` to
+    `F.dropout` or `F.batch_norm`, that run in evaluation mode in a part that gets gradients and
+    updates. `check` puts the model into training mode before it runs: then the
     forward or the training step called `eval()`. A watched loop is taken as it is.
 
     ## Why is this bad?
@@ -86,9 +90,15 @@ class EvalModeTraining(Rule):
 
 
 def _in_eval(module: ModuleFacts) -> bool:
-    if module.training or module.calls == 0 or not module.kind.startswith(_MODES):
+    if module.training or module.calls == 0:
         return False
-    return bool(module.options.get("p", 0.5) != 0)
+    options = module.options
+    if module.kind.startswith(_MODES):
+        return bool(options.get("p", 0.5) != 0)
+    if module.kind in _DROPPING:
+        return bool(options.get("dropout", 0.0) != 0)
+    rates = [options[name] for name in ("dropout", "p") if name in options]
+    return bool(options.get("reads_mode")) and 0 not in rates
 
 
 def _learns(trace: Trace, path: str) -> bool:

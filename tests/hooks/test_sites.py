@@ -65,6 +65,20 @@ def test_a_class_of_the_users_is_told_from_torchs() -> None:
     assert not facts["1"].ours
 
 
+def test_a_class_whose_forward_drops_out_by_its_mode_is_known() -> None:
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.dropout(x, 0.5, training=self.training)
+
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if self.training else x.relu()
+
+    known = module_facts(nn.Sequential(Functional(), Branching(), nn.Dropout()))
+
+    assert [known[p].options.get("reads_mode") for p in "012"] == [True, None, None]
+
+
 def test_a_tied_parameter_has_one_path_and_an_alias() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

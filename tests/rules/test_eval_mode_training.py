@@ -14,6 +14,8 @@ from gradlint.testing import findings_of, trace_of
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
 
 NORM = ModuleFacts("body.bn", "BatchNorm2d", 1, 1, training=False, parameters=("body.bn.weight",))
+LSTM = ModuleFacts("body.rnn", "LSTM", 3, 1, training=False, options={"dropout": 0.3})
+USERS = ModuleFacts("body", "Net", 0, 1, training=False, options={"reads_mode": True})
 DROP = ModuleFacts("body.drop", "Dropout", 2, 1, training=False, options={"p": 0.3})
 WEIGHTS = (
     ParameterFacts("body.bn.weight", (4,), module="body.bn"),
@@ -29,7 +31,7 @@ def trace(
     return trace_of(modules=modules, parameters=parameters, pretrained=pretrained)
 
 
-@pytest.mark.parametrize("module", [NORM, DROP], ids=lambda m: m.kind)
+@pytest.mark.parametrize("module", [NORM, DROP, LSTM, USERS], ids=lambda m: m.kind)
 def test_a_module_in_evaluation_mode_is_flagged(module: ModuleFacts) -> None:
     (found,) = findings_of(EvalModeTraining(), trace(module))
 
@@ -50,6 +52,12 @@ TEACHER = tuple(replace(p, gradient="missing") for p in WEIGHTS)
         pytest.param(trace(NORM, DROP, parameters=JUDGE), id="in-no-optimizer"),
         pytest.param(trace(replace(NORM, calls=0)), id="not-called"),
         pytest.param(trace(replace(DROP, options={"p": 0.0})), id="dropout-of-nothing"),
+        pytest.param(trace(replace(LSTM, options={"dropout": 0.0})), id="recurrent-without"),
+        pytest.param(trace(replace(USERS, options={})), id="a-class-without-modes"),
+        pytest.param(
+            trace(replace(USERS, options={"reads_mode": True, "dropout": 0.0})),
+            id="a-class-that-drops-nothing",
+        ),
         pytest.param(trace(replace(NORM, kind="LayerNorm")), id="the-same-in-both-modes"),
         pytest.param(trace(NORM, pretrained=True), id="fine-tuning"),
         pytest.param(trace(NORM, DROP, parameters=FROZEN), id="frozen"),
