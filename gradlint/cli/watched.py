@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gradlint.config import Config
     from gradlint.report import Report
     from gradlint.target.script import Outcome
+    from gradlint.watching import Watcher
 
 RAISED = 3
 
@@ -64,6 +66,7 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
             target=target,
             alarm=first,
         ) as watcher:
+            _leave_children_alone(watcher)
             outcome = run_script(entry, Stop)
             if first:
                 reporting.enter_context(without_end())
@@ -86,6 +89,21 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
             place = "" if entry.name in report.error.message else f"{entry.name}: "
             say(f"{place}{report.error.message}")
     return report.exit_code
+
+
+def _leave_children_alone(watcher: Watcher) -> None:
+    """Watch nothing in processes that the script forks off: each would stop by itself."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    known = weakref.ref(watcher)
+
+    def stop() -> None:
+        here = known()
+        if here is not None:
+            with suppress(Exception):
+                here.loop.fail(ChildProcessError("forked"))
+
+    os.register_at_fork(after_in_child=stop)
 
 
 def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:

@@ -420,6 +420,29 @@ def test_a_process_that_ends_at_once_leaves_its_trace(tmp_path):
     assert all(json.loads(line) for line in lines)
 
 
+FORKING = """
+import multiprocessing
+if __name__ == "__main__":
+    def more():
+        for _ in range(3):
+            nn.functional.mse_loss(model(inputs), inputs).backward()
+            optimizer.step()
+    child = multiprocessing.get_context("fork").Process(target=more)
+    child.start()
+    child.join()
+    print("child", child.exitcode)
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_is_left_alone(tmp_path):
+    result, data = train(tmp_path, FORKING, "--until", "31")
+
+    assert result.stdout.endswith("child 0\n")
+    assert "Stop" not in result.stderr
+    assert data["summary"]["steps"] == 30
+
+
 def test_until_ends_after_so_many_steps(tmp_path):
     result, data = train(tmp_path, "print('not reached')", "--until", "5")
 
