@@ -14,45 +14,40 @@ from gradlint.trace import Trace
 
 @dataclass(frozen=True)
 class CompiledBlind(Rule):
-    """A compiled module that ran before anybody watched it.
+    """A compiled module, which cannot be looked into.
 
     ## What it does
-    Names modules that `torch.compile` had compiled, hooks not included, when watching began.
+    Names modules that `torch.compile` runs. It is a warning where they were compiled before
+    watching began although they were to be looked into, else a note.
 
     ## Why is this bad?
-    The compiled code calls no hook that was placed later, so nothing is known of the
-    activations inside, and the rules that read them are silent. Loss, gradients of parameters,
-    clipping and updates are seen all the same.
+    Compiled code calls no hook that was placed later, so nothing is known of the activations
+    inside, and the rules that read them are silent. Loss, gradients of parameters, clipping
+    and updates are seen all the same.
 
     ## Example
     ```python
-    import gradlint
-
-    x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
     model = torch.compile(model, backend="eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(x)  # compiles
-    with gradlint.watch(model, optimizer) as watcher:
-        for step in range(30):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
+    x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
+
+    for step in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
     ```
 
     Use instead:
     ```python
-    import gradlint
-
-    x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
-    model = torch.compile(model, backend="eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradlint.watch(model, optimizer) as watcher:
-        for step in range(30):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
+    x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
+
+    for step in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
     ```
 
     ## When it is wrong
@@ -67,7 +62,9 @@ class CompiledBlind(Rule):
     severity: ClassVar = Severity.WARNING
     stage: ClassVar = Stage.WIRING
     exact: ClassVar = True
-    help: ClassVar = "Start watching before the compiled model's first call."
+    help: ClassVar = (
+        "Watch some steps without torch.compile, or run `gradlint check`, to see inside."
+    )
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no loop was watched."""
@@ -76,11 +73,17 @@ class CompiledBlind(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each module that cannot be looked into."""
         loop = trace.facts.loop
-        for path in loop.blind if loop is not None else ():
+        if loop is None:
+            return
+        for path in dict.fromkeys((*loop.blind, *loop.compiled)):
+            blind = path in loop.blind
+            place = path if path in trace.modules else ""
+            says = "was compiled before watching began" if blind else "runs compiled"
             yield self.finding(
-                path,
-                f"{path or 'the model'} was compiled before watching began: its activations are "
-                "not seen, its gradients and updates are",
+                place,
+                f"{place or 'the model'} {says}: its activations are not seen, its gradients and "
+                "updates are",
                 trace=trace,
-                evidence={"blind": path},
+                severity=Severity.WARNING if blind else Severity.NOTE,
+                evidence={"blind": blind},
             )

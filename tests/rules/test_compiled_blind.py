@@ -13,7 +13,6 @@ from gradlint.trace import LoopFacts, ModuleFacts
     [
         pytest.param(None, id="check"),
         pytest.param(LoopFacts(steps=20), id="not-compiled"),
-        pytest.param(LoopFacts(steps=20, compiled=("model",)), id="compiled-under-our-eyes"),
     ],
 )
 def test_what_can_be_looked_into_is_silent(loop) -> None:
@@ -35,7 +34,20 @@ def test_what_was_compiled_before_is_a_warning() -> None:
     )
 
 
+def test_what_runs_compiled_is_a_note() -> None:
+    (found,) = findings_of(CompiledBlind(), trace_of(loop=LoopFacts(compiled=("model",))))
+
+    assert found.severity is Severity.NOTE
+    assert found.module == ""
+    assert found.message == (
+        "the model runs compiled: its activations are not seen, its gradients and updates are"
+    )
+
+
 def test_several_are_one_finding() -> None:
-    (found,) = findings_of(CompiledBlind(), trace_of(loop=LoopFacts(blind=("netG", "netD"))))
+    modules = [ModuleFacts("netG", "G", 0), ModuleFacts("netD", "D", 1)]
+    loop = LoopFacts(blind=("netG", "netD"))
+
+    (found,) = findings_of(CompiledBlind(), trace_of(modules=modules, loop=loop))
 
     assert found.modules == ("netG", "netD")
