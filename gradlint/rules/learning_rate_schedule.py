@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import NO_LOOP
-from gradlint.rules._losses import progress
+from gradlint.rules._loop import NO_LOOP, of_stream
 from gradlint.rules._optimizer import given
-from gradlint.rules._series import points
+from gradlint.rules._schedules import Rates, Stream, constant_factor, rate_streams
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
-
-Rates = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +25,13 @@ class LearningRateSchedule(Rule):
     below `max_fall` of its peak before the first half is over; one that falls in several steps
     to `max_fall` squared in the same time; and one that is zero for more than half of the run.
     A loss that fell to a tenth, or that had stopped falling before the rate was low, is no case.
-    A rate below zero is an error.
+    Flags, too, a CosineAnnealingLR whose rate changes at every step and has come back up from its
+    minimum `min_returns` times or more. A rate below zero is an error.
 
     ## Why is this bad?
     Schedules are written in epochs or in steps. Stepped once a batch, a factor of 0.7 an epoch
-    leaves three hundredths after ten batches: all later ones are computed for nothing.
+    leaves three hundredths after ten batches: all later ones are computed for nothing. A cosine
+    meant for ten epochs goes down and up every twenty batches, and the run ends anywhere on it.
 
     ## Example
     ```python
@@ -68,10 +65,10 @@ class LearningRateSchedule(Rule):
 
     ## When it is wrong
     Linear and cosine decay are at half of their peak when half of the run is over, so they are
-    silent, like warm-up, one cycle, restarts and a sweep for the best rate. A schedule that
+    silent, like warm-up, one cycle, restarts and a sweep for the best rate; CyclicLR and
+    CosineAnnealingWarmRestarts go up and down by design. A schedule that
     follows the loss (ReduceLROnPlateau) is not judged, nor is a rate that was set once to
-    another level, for a second phase. With several losses the rates of their optimizers
-    alternate: such loops are left out.
+    another level, for a second phase.
 
     ## References
     - PyTorch documentation, "How to adjust learning rate": `scheduler.step()` once an epoch
@@ -87,32 +84,41 @@ class LearningRateSchedule(Rule):
     stage: ClassVar = Stage.UPDATE
 
     max_fall: float = 1e-2
+    min_returns: int = 3
     min_steps: int = 20
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        """Yield one finding if the rate was taken away."""
-        loop, rates = trace.facts.loop, _last_sweep(points(trace, "learning_rate"))
-        if loop is None or loop.streams > 1 or given(trace) is None or len(rates) < self.min_steps:
+        """Yield one finding for each optimizer whose rate was taken away."""
+        if trace.facts.loop is None or given(trace) is None:
             return
+        for stream in rate_streams(trace):
+            if len(stream.rates) >= self.min_steps:
+                yield from self._of(trace, stream, trace.facts.loop.schedulers)
+
+    def _of(self, trace: Trace, stream: Stream, schedulers: tuple[str, ...]) -> Iterator[Finding]:
+        rates = stream.rates
+        module, whose = of_stream(trace, stream.name)
         if min(r for _, r in rates) < 0:
-            yield self._negative(trace, rates)
+            yield self._negative(trace, stream)
             return
         top = max(range(len(rates)), key=lambda i: rates[i][1])
         peak = rates[top][1]
         falling = rates[top:]
-        followed = "ReduceLROnPlateau" in loop.schedulers
+        yield from self._cycling(trace, stream, schedulers)
+        followed = "ReduceLROnPlateau" in schedulers
         if peak <= 0 or followed or any(b > 1.0001 * a for (_, a), (_, b) in pairwise(falling)):
             return
         shape = self._shape(falling, rates[0][0], peak)
-        if shape is None or self._learned(trace, falling, peak):
+        if shape is None or stream.learned(falling, peak):
             return
         last, end = rates[-1]
-        names = ", ".join(loop.schedulers)
+        names = ", ".join(schedulers)
         gone = next(step for step, rate in falling if rate < self.max_fall * peak)
         yield self.finding(
-            "",
-            f"{shape}: from {peak:.2g} to {end:.2g}, below {self.max_fall:.0%} of its peak from "
-            f"step {gone} of {last} on{f' ({names})' if names else ''}{self._loss(trace)}",
+            module,
+            f"the learning rate{whose} {shape}: from {peak:.2g} to {end:.2g}, below "
+            f"{self.max_fall:.0%} of its peak from step {gone} of {last} on"
+            f"{f' ({names})' if names else ''}{stream.outcome}",
             trace=trace,
             evidence={"peak": peak, "last": end, "step": gone, "steps": last, "schedulers": names},
         )
@@ -126,69 +132,52 @@ class LearningRateSchedule(Rule):
         middle = (first + falling[-1][0]) / 2
         by_half = min((rate for step, rate in falling if step <= middle), default=peak)
         zero = sum(rate <= 1e-12 * peak for _, rate in falling)
-        factor = _factor(falling)
+        factor = constant_factor(falling)
         if factor is not None and by_half < self.max_fall * peak and factor <= 0.999:
-            return f"the learning rate is multiplied by {factor:.3g} at every step"
+            return f"is multiplied by {factor:.3g} at every step"
         levels = len({rate for step, rate in falling if step <= middle})
         if by_half < self.max_fall**2 * peak and levels > 2 and by_half > 0:
-            return f"the learning rate falls {levels - 1} times in the first half of the run"
+            return f"falls {levels - 1} times in the first half of the run"
         if zero > 0.5 * len(falling) and by_half <= 1e-12 * peak:
-            return f"the learning rate is zero for {zero} of {len(falling)} steps"
+            return f"is zero for {zero} of {len(falling)} steps"
         return None
 
-    def _learned(self, trace: Trace, falling: Rates, peak: float) -> bool:
-        """Whether the loss had come down, or had stopped falling, before the rate was low."""
-        seen = progress(trace)
-        if seen is None or seen[0] <= 0:
-            return False
-        start, late = seen
-        low = next(step for step, rate in falling if rate < peak / 3)
-        around = [v for step, v in points(trace, "loss") if abs(step - low) <= 2]
-        at_low = statistics.median(around) if around else math.inf
-        return late <= 0.1 * start or (at_low < 0.8 * start and late > 0.95 * at_low)
+    def _cycling(
+        self, trace: Trace, stream: Stream, schedulers: tuple[str, ...]
+    ) -> Iterator[Finding]:
+        """Yield one finding if a cosine that was meant to fall once goes down and up."""
+        rates = stream.rates
+        module, whose = of_stream(trace, stream.name)
+        values = [rate for _, rate in rates]
+        low, high = min(values), max(values)
+        if schedulers != ("CosineAnnealingLR",) or low >= 0.5 * high:
+            return
+        share = [(step, (rate - low) / (high - low)) for step, rate in rates]
+        clear = [(step, x) for step, x in share if not 0.25 < x < 0.75]
+        up = [step for (_, a), (step, b) in pairwise(clear) if b > 0.5 > a]
+        moving = sum(a != b for a, b in pairwise(values))
+        if len(up) < self.min_returns or moving < 0.9 * (len(values) - 1):
+            return
+        period = (up[-1] - up[0]) / max(1, len(up) - 1)
+        yield self.finding(
+            module,
+            f"the learning rate{whose} falls from {high:.2g} to {low:.2g} and comes back {len(up)} "
+            f"times in {rates[-1][0]} steps, about every {period:.2g} (CosineAnnealingLR)",
+            trace=trace,
+            evidence={"peak": high, "lowest": low, "returns": len(up), "period": period},
+        )
 
-    def _loss(self, trace: Trace) -> str:
-        seen = progress(trace)
-        return f"; the loss went from {seen[0]:.2g} to {seen[1]:.2g}" if seen else ""
-
-    def _negative(self, trace: Trace, rates: Rates) -> Finding:
+    def _negative(self, trace: Trace, stream: Stream) -> Finding:
+        rates = stream.rates
+        module, whose = of_stream(trace, stream.name)
         step, rate = next((s, r) for s, r in rates if r < 0)
         return self.finding(
-            "",
-            f"the learning rate is below zero from step {step} of {rates[-1][0]} on ({rate:.2g}): "
-            "the optimizer climbs",
+            module,
+            f"the learning rate{whose} is below zero from step {step} of {rates[-1][0]} on "
+            f"({rate:.2g}): the optimizer climbs",
             trace=trace,
             severity=Severity.ERROR,
             step=step,
             exact=True,
             evidence={"step": step, "rate": rate, "lowest": min(r for _, r in rates)},
         )
-
-
-def _factor(falling: Rates) -> float | None:
-    """Return the factor that multiplies the rate at (nearly) every step; None if there is none.
-
-    What is below a millionth of the peak is left out: schedules have a floor there, and rates
-    underflow.
-    """
-    peak = falling[0][1]
-    logs = [
-        math.log(b / a) / (t - s)
-        for (s, a), (t, b) in pairwise(falling)
-        if a > 1e-6 * peak and b > 0
-    ]
-    if len(logs) < 3:
-        return None
-    usual = statistics.median(logs)
-    alike = sum(abs(x - usual) <= 0.02 * abs(usual) for x in logs)
-    return math.exp(usual) if usual < 0 and alike >= 0.9 * len(logs) else None
-
-
-def _last_sweep(rates: Rates) -> Rates:
-    """Return the rates after the last sweep: a rise that ends in one drop by more than thirty."""
-    start = 0
-    for i in range(2, len(rates)):
-        rising = rates[i - 1][1] > 1.0001 * rates[i - 2][1]
-        if rising and 0 < rates[i][1] < rates[i - 1][1] / 30:
-            start = i
-    return rates[start:]

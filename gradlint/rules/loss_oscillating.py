@@ -61,8 +61,8 @@ class LossOscillating(Rule):
 
     ## When it is wrong
     Losses of single samples, of players that play each other and of policies swing by nature:
-    without large updates, or with progress, or with several losses, the rule is silent. A loss
-    that only rises is no swing.
+    without large updates, or with progress, or with several losses, or a sum of several terms,
+    or a loss below zero, the rule is silent. A loss that only rises is no swing.
 
     ## References
     - Reference [3], symptoms of exploding gradients: the loss oscillates
@@ -86,13 +86,13 @@ class LossOscillating(Rule):
         """Yield one finding if the loss swings without progress."""
         loop, seen = trace.facts.loop, progress(trace)
         values = [v for _, v in points(trace, "loss")]
-        if loop is None or loop.streams > 1 or seen is None or not trace.facts.losses:
+        if loop is None or loop.streams > 1 or seen is None or not _one_term(trace):
             return
         if given(trace) is None or maximizes(trace) or warming_up(trace):
             return
         first, late = seen
         ratio = usual_update(trace, since=11, min_steps=5)
-        if len(values) < self.min_steps or first <= 0 or late == math.inf:
+        if len(values) < self.min_steps or first <= 0 or min(values) < 0 or late == math.inf:
             return
         half = values[len(values) // 2 :]
         high = [v > self.max_swing * first for v in half]
@@ -123,3 +123,9 @@ class LossOscillating(Rule):
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where there was no loop: some tens of steps are too few to tell."""
         return NO_LOOP if trace.facts.loop is None else super().skip_reason(trace)
+
+
+def _one_term(trace: Trace) -> bool:
+    """Whether the loss is one known term: the sum of a critic's and a policy's is no measure."""
+    kinds = {loss.kind for loss in trace.facts.losses}
+    return len(kinds) == 1 and not any(op.in_loss and op.kind == "add" for op in trace.graph)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gradlint.finding import Severity
 from gradlint.rules.learning_rate_schedule import LearningRateSchedule
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import LoopFacts, OptimizerFacts, Trace
+from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, Trace
 
 SLOW = [2.3 - 0.2 * (1 - 0.9**i) for i in range(200)]
 FALLING = [2.3 * 0.9**i + 0.01 for i in range(200)]
@@ -21,7 +21,6 @@ def trace(
     losses: list[float] | None = None,
     *,
     schedulers: tuple[str, ...] = ("StepLR",),
-    streams: int = 1,
     every: int = 1,
     watched: bool = True,
 ) -> Trace:
@@ -32,9 +31,24 @@ def trace(
         observe("loss", "", seen[:1], kind="model", step=0),
         observe("loss", "", seen[: len(rates)], kind="model"),
         optimizer=OptimizerFacts("SGD"),
-        loop=LoopFacts(steps=len(rates), schedulers=schedulers, streams=streams)
-        if watched
-        else None,
+        loop=LoopFacts(steps=len(rates), schedulers=schedulers) if watched else None,
+    )
+
+
+def two_players(one: list[float], other: list[float]) -> Trace:
+    """Steps that alternate between two optimizers, each with a loss of its own."""
+    rates = [rate for pair in zip(one, other, strict=True) for rate in pair]
+    losses = [
+        observe("stream_loss", name, [1.0], kind="model", step=step)
+        for i in range(len(one))
+        for name, step in (("netD", 2 * i + 1), ("netG", 2 * i + 2))
+    ]
+    return trace_of(
+        *losses,
+        observe("learning_rate", "", rates, kind="model"),
+        modules=[ModuleFacts("netD", "Net"), ModuleFacts("netG", "Net")],
+        optimizer=OptimizerFacts("Adam"),
+        loop=LoopFacts(steps=len(rates), streams=2),
     )
 
 
@@ -122,13 +136,49 @@ def test_a_loss_that_came_down_is_no_case(losses, flagged) -> None:
     "observed",
     [
         pytest.param(trace(geometric(0.7, 60), schedulers=("ReduceLROnPlateau",)), id="plateau"),
-        pytest.param(trace(geometric(0.7, 60), streams=2), id="several-losses"),
+        pytest.param(two_players([0.1] * 60, linear(60)), id="two-players"),
+        pytest.param(two_players([0.1] * 60, [1e-4] * 60), id="two-players-at-two-rates"),
         pytest.param(trace(geometric(0.7, 60), watched=False), id="check"),
         pytest.param(trace_of(), id="nothing"),
     ],
 )
 def test_guards(observed) -> None:
     assert severities(observed) == []
+
+
+def cycles(times: int, period: int = 20) -> list[float]:
+    return [0.05 * (1 + math.cos(2 * math.pi * i / period)) for i in range(times * period)]
+
+
+@pytest.mark.parametrize(
+    ("rates", "scheduler", "flagged"),
+    [
+        pytest.param(cycles(4), "CosineAnnealingLR", True, id="a-cosine-of-ten-batches"),
+        pytest.param([*cycles(3), 0.1], "CosineAnnealingLR", True, id="exactly-three-returns"),
+        pytest.param([*cycles(2), 0.1], "CosineAnnealingLR", False, id="two-returns"),
+        pytest.param(cycles(4), "CyclicLR", False, id="cycles-by-design"),
+        pytest.param(cosine(25) * 4, "CosineAnnealingWarmRestarts", False, id="warm-restarts"),
+        pytest.param(cosine(100), "CosineAnnealingLR", False, id="one-fall"),
+        pytest.param(
+            [r for r in cycles(4) for _ in range(5)], "CosineAnnealingLR", False, id="by-the-epoch"
+        ),
+        pytest.param(
+            [1 + r for r in cycles(4)], "CosineAnnealingLR", False, id="down-to-a-high-floor"
+        ),
+    ],
+)
+def test_a_cosine_that_comes_back_again_and_again_is_flagged(rates, scheduler, flagged) -> None:
+    assert bool(severities(trace(rates, schedulers=(scheduler,)))) is flagged
+
+
+def test_the_message_of_a_cycling_rate_names_its_period() -> None:
+    seen = trace(cycles(4), schedulers=("CosineAnnealingLR",))
+    (found,) = findings_of(LearningRateSchedule(), seen)
+
+    assert found.message == (
+        "the learning rate falls from 0.1 to 0 and comes back 4 times in 80 steps, about every 20 "
+        "(CosineAnnealingLR)"
+    )
 
 
 def test_steps_that_were_not_observed_change_nothing() -> None:
@@ -141,6 +191,18 @@ def test_exactly_a_hundredth_in_the_first_half_is_silent() -> None:
 
     assert severities(trace(geometric(factor, 100))) == []
     assert severities(trace(geometric(factor, 104))) == [Severity.WARNING]
+
+
+def test_the_rates_of_several_optimizers_are_judged_one_by_one() -> None:
+    (found,) = findings_of(
+        LearningRateSchedule(), two_players([0.1] * 60, geometric(0.7, 60, peak=1.0))
+    )
+
+    assert found.module == "netG"
+    assert found.message == (
+        "the learning rate of netG is multiplied by 0.7 at every step: from 1 to 7.3e-10, below 1% "
+        "of its peak from step 14 of 60 on; the loss went from 1 to 1"
+    )
 
 
 def test_a_rate_below_zero_is_an_error() -> None:

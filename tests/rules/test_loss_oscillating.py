@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradlint.finding import Severity
+from gradlint.graph import Operation
 from gradlint.rules.loss_oscillating import LossOscillating
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import LoopFacts, LossFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
 
 SWINGING = [1.0] + [0.8, 3.0, 1.1] * 13
 LOSS = LossFacts("mse")
+SUM = (Operation(0, "mse", "mse", in_loss=True), Operation(1, "add", "add", in_loss=True))
 
 
 def trace(
@@ -23,6 +25,7 @@ def trace(
     groups: tuple[dict[str, bool], ...] = (),
     rates: list[float] = [0.1] * 40,
     streams: int = 1,
+    operations: tuple[Operation, ...] = (),
     watched: bool = True,
 ) -> Trace:
     return trace_of(
@@ -31,6 +34,7 @@ def trace(
         observe("learning_rate", "", rates, kind="model"),
         observe("update_to_weight_ratio", "0.weight", [ratio] * 40, module="0"),
         observe("weight_rms", "0.weight", [0.1], step=0, module="0"),
+        operations=operations,
         modules=[ModuleFacts("0", "Linear", 0, 1)],
         parameters=[ParameterFacts("0.weight", (64, 64), module="0", fan_in=64)],
         losses=facts,
@@ -76,6 +80,9 @@ def test_swings_under_large_updates_are_judged(losses, ratio, flagged) -> None:
         pytest.param(trace([1.0] * 60), id="stays"),
         pytest.param(trace([-5.0] + [-4.0, 9.0] * 30), id="a-loss-below-zero"),
         pytest.param(trace(facts=()), id="a-policy"),
+        pytest.param(trace(operations=SUM), id="a-critic-and-a-policy"),
+        pytest.param(trace(facts=(LOSS, LossFacts("kl_div"))), id="two-terms"),
+        pytest.param(trace([*SWINGING, -0.1, 3.0, 0.8]), id="a-loss-that-crosses-zero"),
         pytest.param(trace(streams=2), id="two-players"),
         pytest.param(trace(groups=({"maximize": True},)), id="climbing-on-purpose"),
         pytest.param(trace(rates=[0.01 * i for i in range(1, 41)]), id="warm-up"),
