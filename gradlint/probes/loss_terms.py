@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from gradlint.hooks.kinds import base_name, kind_of
+from gradlint.hooks.manager import HookManager
 from gradlint.target.trial import copied
 
 BATCHES = 3
@@ -40,32 +41,49 @@ Run = Callable[[nn.Module, Any], Any]
 
 _SUMS = frozenset({"add", "sub"})
 _FACTORS = frozenset({"mul", "div", "neg", "view", "squeeze", "cast", "clone"})
+_REDUCTIONS = frozenset({"mean", "sum"})
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A summand of a loss: its node, its value, and the factor that stands before it."""
+    """A summand of a loss: its node, what the loss makes of it, and its share of the loss."""
 
     edge: GradientEdge
+    slope: Tensor
     value: float
-    factor: float
 
     @property
     def kind(self) -> str:
         return kind_of(self.edge.node.name())
 
+    @property
+    def factor(self) -> float:
+        """The factor that stands before it; a mean over samples belongs to the term."""
+        return float(self.slope.abs().sum())
 
-class _Scalars(TorchFunctionMode):
-    """Keeps the value of every scalar that is computed, by its node."""
+
+class _Values(TorchFunctionMode):
+    """Keeps scalars, and what the loss makes of the model's output for each sample, by node."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[Node, Tensor] = {}
+        self.of: dict[Node, Tensor] = {}
+        self.inside = False
+
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """Note that the model starts: a sum in it is no sum of losses."""
+        self.inside = self.inside or not path
+
+    def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Note that the model is done."""
+        self.inside = self.inside and bool(path)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.numel() == 1 and result.grad_fn is not None:
-            self.values[result.grad_fn] = result.detach().clone()
+        if not isinstance(result, Tensor) or result.grad_fn is None:
+            return result
+        if result.numel() == 1 or (result.ndim == 1 and not self.inside):
+            self.of[result.grad_fn] = result.detach().clone()
         return result
 
 
@@ -87,7 +105,8 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
         and ``small`` (their place in the sum, and what computes them), ``factor`` (of the small
         one over the large one's), ``boost`` (the large one's), ``terms`` (their number),
         ``value`` (of the small one), ``alone`` and ``together`` (shares by which the small one
-        falls in the two trainings; None where they were not made); None where the loss has no two terms that share parameters.
+        falls in the two trainings; None where they were not made); None where the loss has no
+        two terms that share parameters.
     """
     twin = copied(model, model)
     seen: dict[tuple[int, int], list[float]] = {}
@@ -99,7 +118,7 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
         parameters = [p for p in twin.parameters() if p.requires_grad]
         gradients = [_gradients(term, parameters) for term in terms]
         for i, j in combinations(range(len(terms)), 2):
-            ratio = _ratio(terms[i], terms[j], gradients[i], gradients[j])
+            ratio = _ratio(gradients[i], gradients[j])
             if ratio is not None:
                 seen.setdefault((i, j), []).append(ratio)
     found = {pair: statistics.median(decades) for pair, decades in seen.items()}
@@ -109,7 +128,7 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
     apart, factor = abs(found[pair]), _factor(terms, pair, found[pair])
     large, small = pair if found[pair] > 0 else (pair[1], pair[0])
     alone = together = None
-    boost = abs(terms[large].factor)
+    boost = terms[large].factor
     if apart > math.log10(SUSPICIOUS) and (factor >= 1 or boost >= BOOST):
         alone = _fall(model, run, batches, small, pair, only=True)
         together = _fall(model, run, batches, small, pair, only=False)
@@ -129,15 +148,17 @@ def loss_terms(model: nn.Module, run: Run, batches: Sequence[Any]) -> Mapping[st
 def _factor(terms: Sequence[_Term], pair: tuple[int, int], decades: float) -> float:
     """Return the factor of the term with the smaller gradient over the other's."""
     large, small = pair if decades > 0 else (pair[1], pair[0])
-    return abs(terms[small].factor / terms[large].factor)
+    return terms[small].factor / terms[large].factor
 
 
 def _terms(model: nn.Module, run: Run, batch: Any) -> list[_Term]:
     """Return the summands of the loss of one batch, in the order they were added."""
-    with _Scalars() as scalars:
+    values = _Values()
+    with HookManager(model, values), values:
         loss = run(model, batch)[0]
     found: list[_Term] = []
-    stack: list[tuple[Node, int]] = [(loss.grad_fn, 0)]
+    first = _reduced(loss.grad_fn, values)
+    stack: list[tuple[Node, int]] = [(first, 0)]
     while stack and len(found) <= MOST:
         node, number = stack.pop()
         kind = kind_of(node.name())
@@ -146,37 +167,41 @@ def _terms(model: nn.Module, run: Run, batch: Any) -> list[_Term]:
             stack += reversed(following)
         elif kind in _FACTORS and len(following) == 1:
             stack.append(following[0])
-        elif kind in ("sum", "mean") and base_name(following[0][0].name()) == "Stack":
+        elif kind in _REDUCTIONS and base_name(following[0][0].name()) == "Stack":
             stack += [edge for edge in reversed(following[0][0].next_functions) if edge[0]]
-        elif node in scalars.values:
+        elif node in values.of and (values.of[node].ndim == 0 or kind in _REDUCTIONS):
             edge = GradientEdge(node, number)
             (slope,) = torch.autograd.grad(loss, [edge], retain_graph=True)
-            found.append(_Term(edge, float(scalars.values[node]), float(slope)))
+            found.append(_Term(edge, slope, float((slope * values.of[node]).sum())))
         else:
-            return []  # not a sum of scalars
+            return []  # not a sum of scalars, or of one for each sample
     return found
 
 
+def _reduced(node: Node, values: _Values) -> Node:
+    """Return what a mean over the samples is taken of, if those are sums; or `node` itself."""
+    following = [n for n, _ in node.next_functions if n is not None]
+    if kind_of(node.name()) not in _REDUCTIONS or len(following) != 1:
+        return node
+    behind = following[0]
+    return behind if behind in values.of and kind_of(behind.name()) in _SUMS else node
+
+
 def _gradients(term: _Term, parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    one = torch.ones((), dtype=parameters[0].dtype, device=parameters[0].device)
+    """Return the gradient of what a term adds to the loss."""
     return list(
         torch.autograd.grad(
-            term.edge, parameters, grad_outputs=[one], retain_graph=True, allow_unused=True
+            term.edge, parameters, grad_outputs=[term.slope], retain_graph=True, allow_unused=True
         )
     )
 
 
-def _ratio(
-    one: _Term, other: _Term, ours: list[Tensor | None], theirs: list[Tensor | None]
-) -> float | None:
-    """Return how many decades the first term's gradient is larger; None if that says nothing."""
+def _ratio(ours: list[Tensor | None], theirs: list[Tensor | None]) -> float | None:
+    """Return how many decades the first term's gradients are larger; None if that says nothing."""
     shared = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     if not shared:
         return None
-    norms = [
-        abs(term.factor) * math.hypot(*(float(pair[side].norm()) for pair in shared))
-        for side, term in enumerate((one, other))
-    ]
+    norms = [math.hypot(*(float(pair[side].norm()) for pair in shared)) for side in (0, 1)]
     if not all(0 < norm < math.inf for norm in norms):
         return None  # a term that has nothing to say for now: a warm-up, a hinge that is met
     return math.log10(norms[0] / norms[1])
@@ -209,9 +234,8 @@ def _fall(
         for part in wanted:
             for index, gradient in enumerate(_gradients(part, shared)):
                 if gradient is not None:
-                    scaled = part.factor * gradient
                     known = total[index]
-                    total[index] = scaled if known is None else known + scaled
+                    total[index] = gradient if known is None else known + gradient
         for parameter, gradient in zip(shared, total, strict=True):
             parameter.grad = gradient
         optimizer.step()

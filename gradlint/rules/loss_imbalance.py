@@ -19,9 +19,9 @@ class LossImbalance(Rule):
     Takes apart a loss that is a sum, after the watched training, and measures each term's
     gradient on the parameters that two terms share. Where one is more than `max_ratio` times
     the other, though that has no smaller factor, or itself a factor of `min_boost`, both
-    cases are tried on copies: the shared parameters trained for 40 steps on the small term alone, and on all terms. Speaks if alone
-    the small term falls by `min_fall` or more, and together by less than a tenth of that: a
-    warning above `warning_ratio`, a note below.
+    cases are tried on copies: the shared parameters trained for 40 steps on the small term
+    alone, and on all terms. Speaks if alone the small term falls by `min_fall` or more, and
+    together by less than a tenth of that: a warning above `warning_ratio`, a note below.
 
     ## Why is this bad?
     The shared layers learn for one task only. The other's loss is added, logged, and without
@@ -88,7 +88,7 @@ class LossImbalance(Rule):
     )
 
     max_ratio: float = 1e3
-    warning_ratio: float = 1e5
+    warning_ratio: float = 1e4
     min_boost: float = 10.0
     min_fall: float = 0.05
 

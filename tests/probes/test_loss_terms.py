@@ -130,3 +130,23 @@ def test_the_model_stays_as_it_is() -> None:
 
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_terms_of_each_sample_are_found_below_their_mean() -> None:
+    def elbo(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        rebuilt = (a - x).square().sum(dim=1)
+        return (rebuilt + 1e3 * b.square().sum(dim=1)).mean()
+
+    found = probed(elbo)
+
+    assert found["terms"] == 2
+    assert found["factor"] in (pytest.approx(1e-3), pytest.approx(1e3))
+    assert found["boost"] == pytest.approx(1e3)
+
+
+def test_a_loss_of_products_is_one_term() -> None:
+    def by_hand(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        p, y = torch.sigmoid(a), (x[:, :1] > 0).float()
+        return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+    assert probed(by_hand) is None

@@ -30,8 +30,8 @@ def said(trace: Trace) -> list[str]:
     ("seen", "expected"),
     [
         pytest.param({}, ["warning"], id="starved"),
-        pytest.param({"ratio": 2e4}, ["note"], id="less-far-apart"),
-        pytest.param({"ratio": 1e5}, ["note"], id="at-the-limit-of-a-warning"),
+        pytest.param({"ratio": 2e3}, ["note"], id="less-far-apart"),
+        pytest.param({"ratio": 1e4}, ["note"], id="at-the-limit-of-a-warning"),
         pytest.param({"ratio": 1e3}, [], id="exactly-at-the-limit"),
         pytest.param({"factor": 0.01}, [], id="meant-to-be-small"),
         pytest.param({"factor": 1e-6, "boost": 1e6}, ["warning"], id="the-other-made-large"),
