@@ -83,7 +83,7 @@ class TargetRange(Rule):
                     found = True
                     yield self._finding(trace, place(trace, seen), fault, seen)
                     break
-        broadcast = None if found else self._broadcast(trace)
+        broadcast = None if found else self._broadcast(trace) or self._expanded(trace)
         if broadcast is not None:
             yield broadcast
         elif not found:
@@ -137,6 +137,20 @@ class TargetRange(Rule):
                     fault = broadcasts(output.shape, target.shape)
                     seen = LossFacts("other", target=target)
                     return self._finding(trace, output.module, fault, seen)
+        return None
+
+    def _expanded(self, trace: Trace) -> Finding | None:
+        """Find a prediction that a loss made square: it keeps its targets as it expanded them."""
+        graph = trace.graph
+        for op in graph.of_kind("expand"):
+            if len(op.inputs) != 1 or not any(o.kind in REGRESSION for o in graph.consumers[op.id]):
+                continue
+            output = graph.by_id[op.inputs[0]]
+            column = output.shape[-1:] == (1,) and len(output.shape) > 1
+            target = output.shape[:-1] if column else (*output.shape, 1)
+            if output.shape and outer(output.shape, target) == op.shape:
+                fault = broadcasts(output.shape, target)
+                return self._finding(trace, output.module, fault, LossFacts("other"))
         return None
 
     def _raised(self, trace: Trace) -> Iterator[Finding]:

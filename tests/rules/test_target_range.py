@@ -156,3 +156,29 @@ def test_the_message_names_the_labels_and_the_range() -> None:
     (found,) = findings_of(TargetRange(), classes(targets(1, 5, unique=5)))
 
     assert found.message == "class labels run from 1 to 5, 5 outputs allow 0…4"
+
+
+def expanded(before: tuple[int, ...], after: tuple[int, ...], loss: str = "mse") -> Trace:
+    return trace_of(
+        operations=(
+            Operation(0, "linear", "AddmmBackward0", module="head", shape=before),
+            Operation(1, "expand", "ExpandBackward0", inputs=(0,), shape=after),
+            Operation(2, loss, "LossBackward0", inputs=(1,), shape=(), in_loss=True),
+        ),
+        targets=(TensorFacts("target", after, "float32"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        pytest.param(expanded((32, 1), (32, 32)), True, id="a-column-and-a-row"),
+        pytest.param(expanded((32,), (32, 32), "smooth_l1"), True, id="a-row-and-a-column"),
+        pytest.param(expanded((32, 1), (32, 4)), False, id="one-output-for-four-targets"),
+        pytest.param(expanded((1, 4), (32, 4)), False, id="one-output-for-all-samples"),
+        pytest.param(expanded((32, 1), (32, 32), "matmul"), False, id="in-front-of-no-loss"),
+    ],
+)
+def test_a_prediction_that_a_loss_made_square_is_found(trace, flagged) -> None:
+    """A watched loop has the targets as the loss keeps them: expanded, too."""
+    assert severities(trace) == ([Severity.ERROR] if flagged else [])
