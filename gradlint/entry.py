@@ -56,6 +56,8 @@ def find_entry(name: str, arguments: tuple[str, ...] = (), *, module: bool = Fal
             f"expected a Python script, got the notebook {name!r}; in a notebook use "
             "gradlint.watch(model, optimizer)"
         )
+    if not path.is_file():  # a pipe: to look into it would empty it
+        return Entry(name, arguments)
     try:
         with path.open("rb"):
             pass

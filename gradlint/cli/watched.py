@@ -79,10 +79,12 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
         except GradlintError as error:
             if look.verbose:
                 traceback.print_exception(error, file=stderr)
-            report = _not_observed(error, target)
+            report = _not_observed(watcher.loop.failure or error, target)
             outputs = tuple(o for o in look.outputs if o.name in MACHINE_FORMATS)
         if not first:
             return outcome.status
+        if watcher.loop.failure is not None:
+            say(f"watching ended early: {sentence(watcher.loop.failure)[0]}")
         report = with_outcome(report, outcome, entry.name)
         _write(report, outputs, look, stderr)
         if report.error is not None and all(output.file for output in outputs):
@@ -134,7 +136,7 @@ def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:
     return report.model_copy(update=changes)
 
 
-def _not_observed(error: GradlintError, target: dict[str, str]) -> Report:
+def _not_observed(error: BaseException, target: dict[str, str]) -> Report:
     """Return the report of a script in which there was nothing to see."""
     from gradlint.report import failed_report
 

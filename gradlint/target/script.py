@@ -100,11 +100,9 @@ def _execute(entry: Entry, main: ModuleType) -> None:
 def _code(name: str) -> CodeType:
     path = absolute(name)
     with io.open_code(path) as file:
-        code: CodeType | None = pkgutil.read_code(file)  # a compiled file
-        if code is None:
-            file.seek(0)
-            code = compile(file.read(), path, "exec", dont_inherit=True)
-    return code
+        text = file.read()  # once: it may be a pipe
+    compiled: CodeType | None = pkgutil.read_code(io.BytesIO(text))
+    return compiled or compile(text, path, "exec", dont_inherit=True)
 
 
 def _ended(run: Callable[[], None], stop: type[BaseException] | None) -> Outcome:

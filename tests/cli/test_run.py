@@ -33,6 +33,11 @@ class FakeWatching:
     given: dict[str, Any] = field(default_factory=dict)
     finished: list[tuple[str, BaseException | None]] = field(default_factory=list)
     inside: bool = False
+    failure: BaseException | None = None
+
+    @property
+    def loop(self) -> FakeWatching:
+        return self
 
     def watcher(self, **options: Any) -> FakeWatching:
         self.given = options
@@ -222,6 +227,18 @@ def test_nothing_seen_is_exit_3_and_said(run, watching, script):
     assert result.exit_code == 3
     assert result.stderr.startswith("gradlint: train.py: no training was seen")
     assert "fault of gradlint" not in result.stderr
+
+
+def test_a_fault_of_ours_is_said_and_is_not_the_scripts(run, watching, script):
+    script("print('trained')")
+    watching.failure = KeyError("x")
+
+    result = run("run", "-f", "concise", "train.py")
+    assert (result.exit_code, result.stdout) == (0, "trained\n")
+    assert result.stderr.startswith("gradlint: watching ended early: KeyError: 'x' (a fault of")
+
+    watching.answer = NotObservedError("no optimizer step was seen")
+    assert run("run", "train.py").exit_code == 70
 
 
 def test_a_script_that_refuses_its_arguments_is_told_in_one_line(run, watching, script):

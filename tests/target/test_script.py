@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -301,6 +302,18 @@ def test_a_folder_and_a_zip_behave_as_under_python(place):
     for given in ("code", "./code/", "code.zip"):
         python, ours = both(given, "a")
         assert ours == python
+
+
+def test_a_compiled_script_and_a_pipe_behave_as_under_python(place):
+    script = write(place, "code/s.py", "import sys\nprint(type(__loader__), sys.argv)\n1 / 0\n")
+    py_compile.compile(str(script), cfile=str(place / "s.pyc"))
+    script.unlink()
+
+    python, ours = both("s.pyc", "a")
+    assert ours == python
+
+    python, ours = both("/dev/stdin", stdin="print(__file__)")
+    assert ours == python
 
 
 @pytest.mark.slow
