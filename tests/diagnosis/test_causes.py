@@ -301,3 +301,20 @@ def test_a_cut_and_a_wrong_loss_are_two_faults() -> None:
     found = [said("GL701", exact=True), said("GL601", exact=True), said("GL609")]
 
     assert sorted(roots(link(found))) == ["GL601", "GL701"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "symptom"),
+    [
+        pytest.param(said("GL901", exact=True), said("GL902", WARNING), id="replicas"),
+        pytest.param(said("GL902", WARNING), said("GL306", WARNING), id="one-ranks-spikes"),
+        pytest.param(said("GL615", WARNING), said("GL614", WARNING), id="terms-of-raw-numbers"),
+        pytest.param(said("GL614", WARNING), said("GL609", WARNING), id="an-outweighed-term"),
+        pytest.param(said("GL108", WARNING), said("GL305", WARNING), id="forgetting"),
+        pytest.param(said("GL301"), said("GL502", WARNING), id="vanished-below-the-format"),
+        pytest.param(said("GL502", WARNING), said("GL609", WARNING), id="underflow"),
+        pytest.param(said("GL401"), said("GL806", WARNING), id="statistics-that-lag"),
+    ],
+)
+def test_one_of_the_two_is_the_cause(cause: Finding, symptom: Finding) -> None:
+    assert roots(link([symptom, cause])) == [cause.code]
