@@ -106,7 +106,7 @@ class MissingGradient(Rule):
             for path, group in groups.items()
             if reader is not None
             and _runs_whole(trace, path)
-            and trace.modules[path].depth < reader.depth
+            and _ran(trace, path) < reader.depth
             and not is_copy(path, group, learning)
             and not left_alone(trace, path)
         }
@@ -213,6 +213,18 @@ def _runs_whole(trace: Trace, path: str) -> bool:
     )
 
 
+def _ran(trace: Trace, path: str) -> int:
+    """Return when a module had run: by its parts, since a loop may find a model while it runs."""
+    inside = f"{path}." if path else ""
+    parts = [
+        m.depth
+        for m in trace.modules.values()
+        if m.leaf and m.calls > 0 and m.path.startswith(inside)
+    ]
+    own = trace.modules[path]
+    return own.depth if own.leaf or not parts else min(own.depth, max(parts))
+
+
 def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> int:
     """How surely `reader`, the first module that learns, reads what the module at `path` made.
 
@@ -237,7 +249,7 @@ def _feeds(trace: Trace, path: str, reader: ModuleFacts, upstream: set[str]) -> 
         and 0 <= trace.modules[p.module].depth < reader.depth
         for p in trace.parameters.values()
     )
-    last = max(upstream, key=lambda p: trace.modules[p].depth)
+    last = max(upstream, key=lambda p: _ran(trace, p))
     parallel = module.input_shape == reader.input_shape
     alone = path == last and bool(batch) and size not in batch and not frozen and not parallel
     # What the second of several models is given was not seen: only sizes that agree tell.

@@ -328,3 +328,18 @@ def test_a_discriminator_that_runs_first_is_not_cut_from_its_generator() -> None
     )
 
     assert severities(watched(trace)) == [(Severity.NOTE, "netD")]
+
+
+def test_a_model_found_while_it_ran_comes_before_what_reads_it() -> None:
+    trace = trace_of(
+        modules=[
+            module("encoder.fc", 0, 16, 32),
+            module("decoder.fc", 1, 32, 16),
+            module("encoder", 2, 16, 32, leaf=False, parameters=()),
+            module("decoder", 3, 32, 16, leaf=False, parameters=()),
+        ],
+        parameters=[*weights("encoder.fc", 16, 32, lost=True), *weights("decoder.fc", 32, 16)],
+        inputs=(BATCH,),
+    )
+
+    assert severities(watched(trace)) == [(Severity.ERROR, "encoder")]
