@@ -34,7 +34,7 @@ class BaselineOptions:
         """
         file = self.file
         if file is None and config.baseline is not None:
-            file = (settings.parent if settings is not None else Path()) / config.baseline
+            file = _near((settings.parent if settings is not None else Path()) / config.baseline)
         if file is None:
             if self.update or self.prune:
                 option = "--update-baseline" if self.update else "--prune-baseline"
@@ -80,6 +80,14 @@ def hold_against(
     if entries != before.accepted or (options.update and not file.exists()):
         write_baseline(file, entries)
     return tuple(result.report for result in results)
+
+
+def _near(file: Path) -> Path:
+    """Return `file` relative to the working directory, if it is below it."""
+    try:
+        return file.resolve().relative_to(Path.cwd().resolve())
+    except (ValueError, OSError):
+        return file
 
 
 def _name(report: Report, file: Path) -> str:
