@@ -52,15 +52,17 @@ def _schema(line: bytes) -> str | None:
 def _reports(path: Path, data: bytes) -> tuple[Report, ...]:
     entries: list[Any] = []
     try:
-        whole = json.loads(data)
-        entries = whole if isinstance(whole, list) else [whole]
+        held = json.loads(data)
+        entries = held if isinstance(held, list) else [held]
     except (ValueError, RecursionError):
         try:
             entries = [json.loads(line) for line in data.splitlines() if line.strip()]
         except (ValueError, RecursionError):
             entries = []
-    schemas = {entry.get("schema") if isinstance(entry, dict) else None for entry in entries}
-    if schemas != {REPORT_SCHEMA}:
+    whole = all(
+        isinstance(entry, dict) and entry.get("schema") == REPORT_SCHEMA for entry in entries
+    )
+    if not entries or not whole:
         raise UsageError(
             f"{str(path)!r} is neither a trace ({TRACE_SCHEMA}) nor a JSON report "
             f"({REPORT_SCHEMA}) of gradlint"

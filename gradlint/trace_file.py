@@ -4,7 +4,8 @@ Every line is one object, told by its first key:
 
 - ``schema`` (always the first line): "gradlint.trace/1", with ``versions`` and ``target``;
 - ``target``: what became known of the target since; the latest line holds;
-- ``modules``, ``parameters`` (arrays of records), ``graph`` (an array of operations): as above;
+- ``modules`` and ``parameters`` (arrays of paths and records), ``graph`` (an array of operations):
+  those that changed, on one line;
 - ``facts``: fields of the Facts that changed; ``flows`` and ``events``: those from number
   ``at`` on;
 - ``sites``: arrays ``[path, kind, depth, module]``, counted from 0 over the whole file;

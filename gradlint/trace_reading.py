@@ -65,6 +65,21 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise _unreadable(Path(path), error) from error
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where something other than a trace would be lost."""
+    if path.is_dir():
+        raise UsageError(f"expected a file for the trace, got the folder {str(path)!r}")
+    if not path.parent.is_dir():
+        raise UsageError(f"expected a folder at {str(path.parent)!r} for the trace, found none")
+    if path.is_file() and path.stat().st_size > 0:
+        try:
+            read_header(path)
+        except UsageError:
+            raise UsageError(
+                f"{str(path)!r} is there already and is no trace: name another file for it"
+            ) from None
+
+
 def read_recorded(path: str | os.PathLike[str]) -> Recorded:
     """Return the trace in the file `path`, with its versions, its target and its end.
 
@@ -149,9 +164,9 @@ class _Reader:
     def _structure(self, record: dict[str, Any]) -> None:
         if "modules" in record:
             self.modules = {k: record_in(ModuleFacts, v) for k, v in record["modules"]}
-        elif "parameters" in record:
+        if "parameters" in record:
             self.parameters = {k: record_in(ParameterFacts, v) for k, v in record["parameters"]}
-        else:
+        if "graph" in record:
             self.graph = _graph(record["graph"])
 
     def _facts(self, record: dict[str, Any]) -> None:

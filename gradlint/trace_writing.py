@@ -19,7 +19,7 @@ from gradlint.report import versions as default_versions
 from gradlint.report_json import encode, plain
 from gradlint.thinning import AT_MOST, SERIES_AT_MOST, thinned
 from gradlint.trace import Trace
-from gradlint.trace_reading import SCHEMA, read_header
+from gradlint.trace_reading import SCHEMA, check_place
 from gradlint.trace_records import number_out, record_out
 
 MAX_BYTES = 32 * 2**20
@@ -75,7 +75,7 @@ class TraceWriter:
         self._target: dict[str, Any] = encode(plain(target or {}))
         self._limit = max_bytes
         self._file: BinaryIO | None = None
-        _check_place(Path(path))
+        check_place(Path(path))
         try:
             self._start(self.path)
         except OSError as error:
@@ -105,14 +105,17 @@ class TraceWriter:
         parameters: Mapping[str, ParameterFacts],
         graph: Graph,
     ) -> None:
-        """Write what changed of modules, parameters and graph."""
+        """Write what changed of modules, parameters and graph, on one line: they fit each other."""
+        record: dict[str, Any] = {}
         for name, table in (("modules", modules), ("parameters", parameters)):
             if table != self._told.structure.get(name, {}):
                 self._told.structure[name] = dict(table)
-                self._write({name: [[key, record_out(value)] for key, value in table.items()]})
+                record[name] = [[key, record_out(value)] for key, value in table.items()]
         if graph.operations != self._told.structure.get("graph", ()):
             self._told.structure["graph"] = graph.operations
-            self._write({"graph": [record_out(op) for op in graph]})
+            record["graph"] = [record_out(op) for op in graph]
+        if record:
+            self._write(record)
 
     def facts(self, facts: Facts) -> None:
         """Write what changed of the facts."""
@@ -249,18 +252,3 @@ class TraceWriter:
             with suppress(OSError):
                 self._file.close()
             self._file = None
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a place where something other than a trace would be lost."""
-    if path.is_dir():
-        raise UsageError(f"expected a file for the trace, got the folder {str(path)!r}")
-    if not path.parent.is_dir():
-        raise UsageError(f"expected a folder at {str(path.parent)!r} for the trace, found none")
-    if path.is_file() and path.stat().st_size > 0:
-        try:
-            read_header(path)
-        except UsageError:
-            raise UsageError(
-                f"{str(path)!r} is there already and is no trace: name another file for it"
-            ) from None

@@ -175,7 +175,7 @@ def test_what_is_known_already_is_not_written_again(tmp_path, opened):
 
     kinds = [next(iter(line)) for line in lines_of(path)]
     later = [line["facts"] for line in lines_of(path) if "facts" in line][1:]
-    assert [kinds.count(k) for k in ("modules", "graph", "flows", "sites", "layout")] == [1] * 5
+    assert [kinds.count(k) for k in ("modules", "flows", "sites", "layout")] == [1] * 4
     assert later == [{"batch_size": step} for step in (1, 2, 3)]
 
 

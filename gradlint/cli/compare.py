@@ -89,12 +89,17 @@ def compare(
         new_report,
         base_trace=base_trace,
         new_trace=new_trace,
-        fail_on="never" if exit_zero else fail_on or new_report.fail_on,
+        fail_on="never" if exit_zero else fail_on or _settled(new_report.fail_on),
     )
     options = options_for(sys.stdout, color, verbose=verbose, quiet=quiet)
     for name, file in outputs:
         _write(found, name, file, options)
     return found.exit_code
+
+
+def _settled(fail_on: str) -> str:
+    """What the settings said when the report was made, if they said what can be."""
+    return fail_on if fail_on in FAIL_ON else "error"
 
 
 def parse_places(words: Sequence[str]) -> list[tuple[str, Path | None]]:

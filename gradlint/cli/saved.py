@@ -68,8 +68,12 @@ def _reports(file: str, overrides: Overrides, against: Sequence[Path]) -> tuple[
 
 
 def _judged(file: str, saved: Recorded, overrides: Overrides, against: Sequence[Path]) -> Report:
+    from pydantic import ValidationError
+
     from gradlint.judging import judge_trace
     from gradlint.report import versions
+    from gradlint.report_json import plain
+    from gradlint.report_records import TargetRecord
 
     trace = saved.trace
     config, _ = settings_for(_beside(saved), overrides)
@@ -77,7 +81,12 @@ def _judged(file: str, saved: Recorded, overrides: Overrides, against: Sequence[
         from gradlint.health_samples import with_baseline
 
         trace = with_baseline(trace, [read_trace_file(base) for base in against])
-    report = judge_trace(trace, config, described(file, saved))
+    target = described(file, saved)
+    try:
+        TargetRecord.model_validate(plain(target))
+    except ValidationError as error:
+        raise UsageError(f"{file!r}: its target is not as a trace has it") from error
+    report = judge_trace(trace, config, target)
     if not trace.observations and not report.findings:
         raise NotObservedError(f"{file!r} is a trace in which nothing was observed")
     recorded = {key: saved.versions[key] for key in ("torch", "python") if key in saved.versions}
@@ -122,14 +131,20 @@ def judged_file(file: str, overrides: Overrides) -> tuple[Report, Trace | None]:
 
 def described(file: str, saved: Recorded) -> dict[str, Any]:
     """Return what a report on a saved trace says of its target."""
-    loop = saved.trace.facts.loop
-    assumed = dict(saved.target.get("assumed") or {})
-    if loop is not None and loop.ended:
-        assumed["ended"] = ENDS.get(loop.ended, loop.ended)
+    trace = saved.trace
+    loop, root = trace.facts.loop, trace.modules.get("")
+    assumed: dict[str, Any] = {}
+    if loop is not None:
+        assumed["looked at"] = f"{loop.observed} of {loop.steps} steps"
+        if loop.ended:
+            assumed["ended"] = ENDS.get(loop.ended, loop.ended)
+    told = saved.target.get("assumed")
     return {
-        "command": saved.trace.facts.command,
+        "object": None if root is None else root.kind,
+        "command": trace.facts.command,
+        "parameters": sum(p.numel for p in trace.parameters.values()) or None,
         **saved.target,
-        "assumed": assumed,
+        "assumed": assumed | told if isinstance(told, dict) else assumed,
         "trace": file,
     }
 
