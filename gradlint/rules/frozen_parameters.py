@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import learned, same_model
+from gradlint.rules._losses import CLASSIFICATION
 from gradlint.rules._optimizer import given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -171,11 +172,13 @@ def _feeds_training(
     """Whether what learns reads what `frozen` makes: not so for a teacher beside it.
 
     Frozen layers behind trained ones stand in the graph. Those in front do not: then a layer
-    that learns reads something without gradient that is not the batch.
+    that learns reads something without gradient that is not the batch: its size differs, or
+    nothing else is left to read what is frozen, as where a loss compares with class labels.
     """
     if trace.graph.reading(frozen.path):
         return True
     batch = {prod(tensor.shape) for tensor in trace.facts.inputs}
+    batch = set() if _compares_with_labels(trace) else batch
     own = trace.modules.get(frozen.module)
     return any(
         reader is not None
@@ -188,6 +191,15 @@ def _feeds_training(
         for p in learning
         if len(p.shape) >= 2
         for reader in [trace.modules.get(p.module)]
+    )
+
+
+def _compares_with_labels(trace: Trace) -> bool:
+    """Whether class labels are all that losses compare outputs with: a teacher has no say."""
+    losses = trace.facts.losses
+    return bool(losses) and all(
+        loss.kind in CLASSIFICATION and loss.target is not None and loss.target.integral
+        for loss in losses
     )
 
 

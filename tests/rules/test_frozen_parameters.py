@@ -12,6 +12,7 @@ from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import (
     Event,
     LoopFacts,
+    LossFacts,
     ModuleFacts,
     OptimizerFacts,
     ParameterFacts,
@@ -63,6 +64,9 @@ def trace(
     )
 
 
+LABELED = LossFacts("cross_entropy", target=TensorFacts("target", (8,), "int64"))
+
+
 def severities(observed: Trace) -> list[Severity]:
     return [f.severity for f in findings_of(FrozenParameters(), observed)]
 
@@ -78,6 +82,11 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(pretrained=True), [Severity.NOTE], id="loaded-weights"),
         pytest.param(
             trace(inputs=((8, 16), (8, 16))), [Severity.NOTE], id="a-teacher-beside-the-student"
+        ),
+        pytest.param(
+            trace(inputs=((8, 16), (8, 16)), losses=(LABELED,)),
+            [Severity.ERROR],
+            id="the-size-of-the-batch-and-no-teacher",
         ),
         pytest.param(trace(kind="Embedding"), [Severity.NOTE], id="word-vectors"),
         pytest.param(trace(sizes=(32, 32)), [Severity.NOTE], id="exactly-half"),
