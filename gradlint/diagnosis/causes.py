@@ -322,6 +322,12 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "gradients flushed to zero move nothing",
     ),
     _mechanism(
+        "sharpened",
+        "GL302 GL401 GL504 GL606",
+        "GL205",
+        "queries and keys that grow make scores so large that one key takes all",
+    ),
+    _mechanism(
         "lagging-statistics",
         "GL302 GL401 GL504",
         "GL806",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradlint.probes.attention_peaks import attention_peaks
 from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
@@ -52,6 +53,7 @@ def ask(
     asked["batch-statistics"] = lambda: batch_statistics(model, _seeded(call), batches)
     asked["loss-terms"] = lambda: loss_terms(model, _seeded(call), batches)
     asked["time-gradients"] = lambda: time_gradients(model, _seeded(call), batches)
+    asked["attention-peaks"] = lambda: attention_peaks(model, _seeded(call), batches)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 

@@ -314,6 +314,7 @@ def test_a_cut_and_a_wrong_loss_are_two_faults() -> None:
         pytest.param(said("GL301"), said("GL502", WARNING), id="vanished-below-the-format"),
         pytest.param(said("GL502", WARNING), said("GL609", WARNING), id="underflow"),
         pytest.param(said("GL401"), said("GL806", WARNING), id="statistics-that-lag"),
+        pytest.param(said("GL401"), said("GL205", WARNING), id="attention-that-got-sharp"),
     ],
 )
 def test_one_of_the_two_is_the_cause(cause: Finding, symptom: Finding) -> None:
