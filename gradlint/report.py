@@ -81,6 +81,8 @@ class Report(Record):
 
         What only they explained stands for itself; verdict and exit code are made anew.
         """
+        if not taken:
+            return self
         kept = [found for found in self.findings if found.id not in taken]
         number = {found.id: i for i, found in enumerate(kept, start=1)}
         findings = tuple(
@@ -96,12 +98,15 @@ class Report(Record):
         )
         observed = self.error is None and self.verdict != "not-observed"
         verdict = _verdict(findings, observed=observed)
+        code = self.exit_code  # one above 1 is no matter of findings
+        if code in (0, 1):
+            code = _exit_code(findings, verdict, self.error, self.fail_on)
         return self.model_copy(
             update={
                 "findings": findings,
                 "suppressed": (*self.suppressed, *taken.values()),
                 "verdict": verdict,
-                "exit_code": _exit_code(findings, verdict, self.error, self.fail_on),
+                "exit_code": code,
                 "summary": self.summary.model_copy(update=_counts(findings)),
             }
         )

@@ -40,14 +40,9 @@ def dead(fraction: float, *modules: str, **values: Any) -> ReportedFinding:
 
 def report_of(*found: ReportedFinding, **changes: Any) -> Report:
     numbered = tuple(f.model_copy(update={"id": i}) for i, f in enumerate(found, start=1))
-    report = (
-        sick_report()
-        .silencing({})
-        .model_copy(
-            update={"suppressed": (), "findings": numbered, "rules": ("GL201", "GL301"), **changes}
-        )
+    return sick_report().model_copy(
+        update={"suppressed": (), "findings": numbered, "rules": ("GL201", "GL301"), **changes}
     )
-    return report.silencing({})
 
 
 def entries_for(*found: ReportedFinding) -> tuple[Entry, ...]:
@@ -169,6 +164,15 @@ def test_an_accepted_cause_leaves_its_symptoms_on_their_own_feet():
     assert (held.verdict, held.exit_code, held.summary.error) == ("suspicious", 0, 0)
     (silenced,) = [entry for entry in held.suppressed if entry.by == "baseline"]
     assert (silenced.code, silenced.severity, silenced.source.line) == ("GL301", Severity.ERROR, 12)
+
+
+@pytest.mark.parametrize("code", [2, 3, 130])
+def test_an_exit_code_that_is_no_matter_of_findings_stays(code):
+    report = report_of(dead(0.6, "a"), exit_code=code)
+
+    held = accept(report, TARGET, entries_for(dead(0.6, "a")))
+
+    assert (held.report.findings, held.report.exit_code) == ((), code)
 
 
 def test_what_is_gone_is_stale_and_pruned():

@@ -118,7 +118,7 @@ def check_all(
                     started.append(False)
                 reports.append(report)
         reports = _held(jobs, reports, baseline)
-        _say_notices(reports, look)
+        say_notices(reports, look)
         options = options_for(stdout, look.color, verbose=look.verbose, quiet=look.quiet)
         for output in look.outputs:
             machine = output.name in MACHINE_FORMATS
@@ -142,7 +142,7 @@ def _held(
     return held
 
 
-def _say_notices(reports: Sequence[Report], look: Look) -> None:
+def say_notices(reports: Sequence[Report], look: Look) -> None:
     """Say on stderr what the report on stdout does not: useless ignores, what is gone."""
     shown = any(output.file is None and output.name == "full" for output in look.outputs)
     if look.quiet or shown:

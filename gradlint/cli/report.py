@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from gradlint.cli.baselines import BaselineOptions, hold_against
 from gradlint.cli.check import FAIL_ON, OUT, RULES, Words, _option
 from gradlint.cli.failures import choose
-from gradlint.cli.jobs import Look
+from gradlint.cli.jobs import Look, say_notices
 from gradlint.cli.outputs import COLORS, options_for, parse_outputs, write
 from gradlint.cli.saved import judge_file
-from gradlint.cli.settings import Overrides, print_settings, split_words
+from gradlint.cli.settings import Overrides, print_settings, settings_for, split_words
 from gradlint.errors import UsageError
 from gradlint.reporters import MACHINE_FORMATS
 
@@ -61,6 +62,18 @@ def report(
     exit_zero: Annotated[
         bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
+    ] = None,
+    update_baseline: Annotated[
+        bool,
+        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
+    ] = False,
+    prune_baseline: Annotated[
+        bool,
+        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
+    ] = False,
     config_file: Annotated[
         Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
     ] = None,
@@ -94,15 +107,22 @@ def report(
     if not files:
         raise UsageError("expected a FILE: gradlint report run.jsonl")
     look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
+    accepting = BaselineOptions(baseline, update_baseline, prune_baseline)
+    place = Overrides(file=config_file, isolated=isolated, notes=False)
+    accepted = accepting.file_for(*settings_for(None, place))
     judged = [
         each
         for file in files
         for each in judge_file(file, overrides, look, tuple(against or ()), alone=len(files) == 1)
     ]
-    shown = [each.report for each in judged if each.read]
+    reports = [each.report for each in judged]
+    if accepted is not None:
+        reports = list(hold_against(reports, accepted, accepting))
+    say_notices(reports, look)
+    shown = [r for r, each in zip(reports, judged, strict=True) if each.read]
     options = options_for(sys.stdout, color, verbose=verbose, quiet=quiet)
     for output in outputs:
-        chosen = [e.report for e in judged] if output.name in MACHINE_FORMATS else shown
+        chosen = reports if output.name in MACHINE_FORMATS else shown
         if chosen:
             write(chosen, output, options, sys.stdout)
-    return max((each.report.exit_code for each in judged), default=0)
+    return max((each.exit_code for each in reports), default=0)

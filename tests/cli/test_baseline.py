@@ -173,3 +173,14 @@ def test_one_repository_goes_through_its_whole_life(run, tmp_path):
     assert "the baseline accepts GL601 doubled-softmax" in cure.stderr
     assert run("check", "model.py", *OPTIONS, *accepted, "--prune-baseline").exit_code == 0
     assert json.loads((tmp_path / "b.json").read_text())["accepted"] == []
+
+
+def test_a_saved_report_is_held_against_a_baseline_too(run, tmp_path):
+    report = sick_report().model_copy(update={"exit_code": 1})
+    (tmp_path / "r.json").write_text(report.to_json())
+
+    assert run("report", "r.json", "-f", "concise").exit_code == 1
+    run("report", "r.json", "--baseline", "b.json", "--update-baseline")
+    held = run("report", "r.json", "-f", "concise", "--baseline", "b.json")
+
+    assert (held.exit_code, "silenced" in held.stdout) == (0, True)
