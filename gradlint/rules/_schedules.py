@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,20 +51,35 @@ def rate_streams(trace: Trace) -> Iterator[Stream]:
     loop = trace.facts.loop
     if loop is None or loop.streams <= 1:
         start, late = progress(trace) or (math.nan, math.nan)
-        rates = after_last_sweep(points(trace, "learning_rate"))
-        yield Stream("", rates, points(trace, "loss"), start, late)
+        losses = points(trace, "loss")
+        every = [step for step, _ in losses] or range(1, min(loop.steps if loop else 0, _MOST) + 1)
+        rates = after_last_sweep(_held(points(trace, "learning_rate"), every))
+        yield Stream("", rates, losses, start, late)
         return
-    every = by_stream(trace, trace.of("learning_rate").at("").training)
-    for name, seen in every.items():
-        losses = [v for _, v in points(trace, "stream_loss", name)]
-        known = bool(losses) and bool(name)
+    for name, seen in by_stream(trace, trace.of("learning_rate").at("").training).items():
+        own = points(trace, "stream_loss", name) if name else []
+        held = _held([(o.step, o.value) for o in seen], [step for step, _ in own])
+        values = [v for _, v in own]
         yield Stream(
             name,
-            after_last_sweep(list(enumerate((o.value for o in seen), start=1))),
-            list(enumerate(losses, start=1)),
-            statistics.median(losses[:3]) if known else math.nan,
-            statistics.median(losses[-max(3, len(losses) // 4) :]) if known else math.nan,
+            after_last_sweep([(i, rate) for i, (_, rate) in enumerate(held, start=1)]),
+            list(enumerate(values, start=1)),
+            statistics.median(values[:3]) if values else math.nan,
+            statistics.median(values[-max(3, len(values) // 4) :]) if values else math.nan,
         )
+
+
+_MOST = 8192
+
+
+def _held(rates: Rates, steps: Iterable[int]) -> Rates:
+    """Return the rate at each of `steps`, too: one that is not there has not changed."""
+    known = dict(rates)
+    filled: list[tuple[int, float]] = []
+    for step in sorted({*steps, *known}):
+        if step in known or filled:
+            filled.append((step, known.get(step, filled[-1][1] if filled else 0.0)))
+    return filled
 
 
 def constant_factor(falling: Rates) -> float | None:

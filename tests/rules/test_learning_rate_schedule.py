@@ -25,11 +25,13 @@ def trace(
     watched: bool = True,
 ) -> Trace:
     seen = SLOW if losses is None else losses
-    sparse = [o for o in observe("learning_rate", "", rates, kind="model") if o.step % every == 0]
+    sparse = [
+        *observe("learning_rate", "", rates, kind="model"),
+        *observe("loss", "", seen[: len(rates)], kind="model"),
+    ]
     return trace_of(
-        sparse,
+        [o for o in sparse if o.step % every == 0],
         observe("loss", "", seen[:1], kind="model", step=0),
-        observe("loss", "", seen[: len(rates)], kind="model"),
         optimizer=OptimizerFacts("SGD"),
         loop=LoopFacts(steps=len(rates), schedulers=schedulers) if watched else None,
     )
@@ -184,6 +186,17 @@ def test_the_message_of_a_cycling_rate_names_its_period() -> None:
 def test_steps_that_were_not_observed_change_nothing() -> None:
     assert severities(trace(geometric(0.9, 200), every=3)) == [Severity.WARNING]
     assert severities(trace(cosine(200), every=3)) == []
+
+
+def test_a_rate_that_is_not_told_has_not_changed() -> None:
+    for rates, flagged in ((stairs(0.1, 7, 120), True), (stairs(0.1, 30, 100), False)):
+        full = trace(rates)
+        told = [
+            o
+            for o in full.observations
+            if o.metric != "learning_rate" or o.step == 1 or rates[o.step - 1] != rates[o.step - 2]
+        ]
+        assert bool(severities(full.but(observations=told))) is flagged
 
 
 def test_exactly_a_hundredth_in_the_first_half_is_silent() -> None:
