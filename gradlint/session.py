@@ -9,25 +9,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gradlint.config import Config, active_rules, apply_severity, module_ignores, take_suppressed
-from gradlint.diagnosis.causes import Linked, link
+from gradlint.diagnosis.causes import link
 from gradlint.diagnosis.exemptions import EXEMPTIONS
 from gradlint.diagnosis.judge import Judgement, combine, judge
 from gradlint.diagnosis.trials import try_cures
 from gradlint.errors import NotObservedError, UsageError
 from gradlint.finding import Severity
+from gradlint.judging import reported
 from gradlint.plan import Plan, Run, instantiate, prepared
-from gradlint.report import Report, build_report
+from gradlint.report import Report
 from gradlint.target import Target, from_objects
 from gradlint.target.locate import locate
 from gradlint.target.sources import module_sources
 from gradlint.target.user_code import eagerly
 from gradlint.trace import Trace
+from gradlint.trace_file import check_place, write_trace
 from gradlint.training import Training
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ def check(
     cures: bool = True,
     config: Config | None = None,
     progress: Progress | None = None,
+    trace: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Judge a model: its initialization, its gradient flow, a short training.
 
@@ -82,6 +86,8 @@ def check(
         cures: Whether to try cures on a copy, one more training each.
         config: Settings; none are read from files.
         progress: Called with a phase and a share in ``[0, 1]``.
+        trace: File to write what was measured under the first seed to, as `gradlint report`
+            reads it.
 
     Returns:
         The report; `report.raise_for("error")` raises if it is not clean.
@@ -103,6 +109,7 @@ def check(
             precision=precision,
             cures=cures,
             progress=progress,
+            trace=trace,
         )
 
 
@@ -171,6 +178,7 @@ def check_target(
     precision: str | None = None,
     cures: bool = True,
     progress: Progress | None = None,
+    trace: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Judge the model in a file or a package; what `gradlint check TARGET` calls.
 
@@ -194,6 +202,7 @@ def check_target(
                 precision=precision,
                 cures=cures,
                 progress=progress,
+                trace=trace,
             )
 
 
@@ -238,7 +247,10 @@ def _check(
     precision: str | None,
     cures: bool,
     progress: Progress | None,
+    trace: str | os.PathLike[str] | None,
 ) -> Report:
+    if trace is not None:
+        check_place(Path(trace))
     plan = Plan(
         steps=DEFAULT_STEPS if steps is None else steps,
         seconds=DEFAULT_SECONDS if steps is None else None,
@@ -259,6 +271,8 @@ def _check(
         return judge(trace, rules, exemptions)
 
     run, described = observe(seed, plan)
+    if trace is not None:
+        write_trace(trace, run.trace, target=described)
     judgement = judged(run.trace)
     if run.error is None:
         judgement = _confirmed(judgement, target, plan, seed, seeds, observe, judged)
@@ -271,16 +285,7 @@ def _check(
     linked = link(findings)
     if cures and run.error is None:
         linked = try_cures(linked, run.trace, target, plan, seed, device, _seed, judged)
-    return build_report(
-        [_numbered(item) for item in linked],
-        trace=run.trace,
-        explained=judgement.explained,
-        skipped=judgement.skipped,
-        suppressed=suppressed,
-        target=described,
-        fail_on=config.fail_on,
-        rules_run=judgement.rules_run,
-    )
+    return reported(linked, judgement, suppressed, run.trace, config, described)
 
 
 def _confirmed(
@@ -307,12 +312,6 @@ def _confirmed(
     if (pending or new - known) and plan.steps > 0:
         repeated = [judged(observe(n, plan)[0].trace) for n in others]
     return combine([judgement, *repeated])
-
-
-def _numbered(item: Linked) -> Linked:
-    """Count findings from 1, as reports do."""
-    cause = None if item.cause is None else item.cause + 1
-    return replace(item, cause=cause, symptoms=tuple(i + 1 for i in item.symptoms))
 
 
 def _described(

@@ -26,7 +26,15 @@ from typing import Any
 
 from gradlint.errors import UsageError
 from gradlint.trace import Trace
-from gradlint.trace_reading import SCHEMA, Header, Recorded, read_header, read_recorded, read_trace
+from gradlint.trace_reading import (
+    SCHEMA,
+    Header,
+    Recorded,
+    check_place,
+    read_header,
+    read_recorded,
+    read_trace,
+)
 from gradlint.trace_writing import MAX_BYTES, TraceWriter
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "Header",
     "Recorded",
     "TraceWriter",
+    "check_place",
     "read_header",
     "read_recorded",
     "read_trace",

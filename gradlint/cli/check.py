@@ -14,6 +14,7 @@ from gradlint.cli.jobs import Look, check_all, describe_all, jobs_for
 from gradlint.cli.outputs import COLORS, parse_outputs
 from gradlint.cli.settings import Overrides, print_settings, split_words
 from gradlint.errors import UsageError
+from gradlint.trace_reading import check_place
 
 FAIL_ON = ("error", "warning", "note", "never")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -117,6 +118,9 @@ def check(
     precision: Annotated[
         str | None, _option("--precision", metavar="NAME", group=RUN, text="fp32, bf16 or fp16.")
     ] = None,
+    trace: Annotated[
+        Path | None, _option("--trace", metavar="FILE", group=RUN, text="Save what was measured.")
+    ] = None,
     dry_run: Annotated[
         bool,
         _option("--dry-run", metavar=None, group=RUN, text="Say what was found, and stop."),
@@ -159,8 +163,13 @@ def check(
         "seeds": seeds,
         "device": device,
         "precision": None if precision == "fp32" else precision,
+        "trace": trace,
     }
     accepting = BaselineOptions(baseline, update_baseline, prune_baseline)
+    if trace is not None:
+        if len(targets or ()) > 1:
+            raise UsageError("--trace: one file holds one target; check them one by one")
+        check_place(trace)
     jobs = jobs_for(targets or (), overrides, options, accepting)
     look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
     return describe_all(jobs, look) if dry_run else check_all(jobs, look, accepting)
