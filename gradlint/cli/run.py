@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gradlint.cli.baselines import BaselineOptions
 from gradlint.cli.check import FAIL_ON, OUT, RULES, RUN, Words, _option
 from gradlint.cli.failures import choose
 from gradlint.cli.jobs import Look
@@ -78,6 +79,18 @@ def run(
     exit_zero: Annotated[
         bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
+    ] = None,
+    update_baseline: Annotated[
+        bool,
+        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
+    ] = False,
+    prune_baseline: Annotated[
+        bool,
+        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
+    ] = False,
     config_file: Annotated[
         Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
     ] = None,
@@ -117,7 +130,9 @@ def run(
     if not name:
         raise UsageError("expected a SCRIPT: gradlint run train.py, or gradlint run -m package")
     entry = find_entry(name, tuple(arguments), module=module)
-    config, _ = settings_for(beside, overrides)
+    config, settings = settings_for(beside, overrides)
+    accepting = BaselineOptions(baseline, update_baseline, prune_baseline)
+    accepted = accepting.file_for(config, settings)
     watching = Watching(
         config=config,
         every="auto" if every is None else every,
@@ -125,6 +140,8 @@ def run(
         stop_on=None if stop_on == "never" else stop_on,
         until=until,
         trace=trace,
+        accepted=None if accepted is None else accepted.resolve(),
+        accepting=accepting,
     )
     look = Look(outputs, color=color, quiet=quiet, verbose=verbose)
     return run_watched(entry, watching, look)

@@ -9,10 +9,11 @@ import traceback
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from gradlint.cli.baselines import BaselineOptions, hold_against
 from gradlint.cli.failures import INTERRUPTED, say, sentence
 from gradlint.cli.jobs import Look
 from gradlint.cli.outputs import Output, options_for, write
@@ -39,6 +40,9 @@ class Watching:
     stop_on: str | None = None
     until: int | None = None
     trace: Path | None = None
+    accepted: Path | None = None
+    """File of the baseline, wherever the script goes."""
+    accepting: BaselineOptions = field(default_factory=BaselineOptions)
 
 
 def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
@@ -85,7 +89,7 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
             return outcome.status
         if watcher.loop.failure is not None:
             say(f"watching ended early: {sentence(watcher.loop.failure)[0]}")
-        report = with_outcome(report, outcome, entry.name)
+        report = _held(with_outcome(report, outcome, entry.name), watching)
         _write(report, outputs, look, stderr)
         if report.error is not None and all(output.file for output in outputs):
             place = "" if entry.name in report.error.message else f"{entry.name}: "
@@ -144,6 +148,17 @@ def _not_observed(error: BaseException, target: dict[str, str]) -> Report:
     if isinstance(error, NotObservedError):
         text = "no training was seen: no model's loss went backward in this process"
     return failed_report(text, type(error).__name__, code, target)
+
+
+def _held(report: Report, watching: Watching) -> Report:
+    """Return `report` without what the baseline accepts; the run is told even if that fails."""
+    if watching.accepted is None:
+        return report
+    try:
+        return hold_against([report], watching.accepted, watching.accepting)[0]
+    except UsageError as error:
+        say(sentence(error)[0])
+        return report.model_copy(update={"exit_code": max(report.exit_code, error.exit_code)})
 
 
 def _write(report: Report, outputs: Sequence[Output], look: Look, stderr: TextIO) -> None:

@@ -340,6 +340,28 @@ print("mine")
 """
 
 
+def test_a_run_is_held_against_a_baseline_wherever_the_script_goes(run, watching, script, tmp_path):
+    script("import os; os.makedirs('else', exist_ok=True); os.chdir('else')")
+    watching.answer = sick_report().model_copy(update={"exit_code": 1})
+
+    first = run("run", "--baseline", "b.json", "--update-baseline", "train.py")
+    os.chdir(tmp_path)
+    held = run("run", "--baseline", "b.json", "-f", "concise", "train.py")
+
+    assert "now accepts 1 error" in first.stderr
+    assert (tmp_path / "b.json").is_file()
+    assert (held.exit_code, "6 silenced" in held.stderr) == (0, True)
+
+
+def test_a_baseline_that_cannot_be_read_ends_it_before_the_script(run, watching, script):
+    script("print('ran')")
+
+    result = run("run", "--baseline", "b.json", "train.py")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--update-baseline makes one" in result.stderr
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "train.py").write_text(PROGRAM)
