@@ -50,6 +50,11 @@ class Carry:
                     _State(weakref.ref(parameter), weakref.ref(gradient), gradient._version)
                 )
 
+    def forget(self) -> None:
+        """Follow nothing: nobody will ask."""
+        self._states = []
+        self._stepped = False
+
     def backward_begins(self, *, numbers: bool) -> None:
         """Drop what was cleared since; with `numbers`, measure what was not."""
         kept: list[_State] = []

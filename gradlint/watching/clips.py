@@ -42,12 +42,11 @@ class Clips:
     ) -> None:
         """Note one call."""
         count = 1 if isinstance(parameters, Tensor) else len(parameters)
-        if isinstance(limit, Tensor):  # reading it may synchronize
-            number = (
-                limit.tolist() if limit.device.type == "cpu" and limit.ndim == 0 else self.limit
-            )
-        else:
+        number = self.limit
+        if not isinstance(limit, Tensor):
             number = float(limit)
+        elif limit.device.type == "cpu":  # elsewhere reading it waits
+            number = float(limit.reshape(1).tolist()[0])
         local = getattr(norm, "_local_tensor", norm)
         norm = local.detach() if isinstance(local, Tensor) else None
         self.of_step.append(Clip(kind, number, norm, count, scaled))

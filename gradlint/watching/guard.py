@@ -29,19 +29,24 @@ def guarded(method: F) -> F:
 
     @functools.wraps(method)
     def safely(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._inside:
-            return method(self, *args, **kwargs)
-        self._inside = True
-        self._entered = started = time.perf_counter()
-        try:
-            return method(self, *args, **kwargs)
-        except (GradientHealthError, Stop):
-            raise
-        except Exception as error:
-            self.fail(error)
-            return None
-        finally:
-            self._inside = False
-            self.own += time.perf_counter() - started
+        return guarded_by(self, method, self, *args, **kwargs)
 
     return cast(F, safely)
+
+
+def guarded_by(loop: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call `function` as a guarded method of `loop` is called."""
+    if loop.inside:
+        return function(*args, **kwargs)
+    loop.inside = True
+    loop.entered = started = time.thread_time()
+    try:
+        return function(*args, **kwargs)
+    except (GradientHealthError, Stop):
+        raise
+    except Exception as error:
+        loop.fail(error)
+        return None
+    finally:
+        loop.inside = False
+        loop.own += time.thread_time() - started

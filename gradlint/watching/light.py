@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,14 +44,14 @@ class _Stage:
         self.path = path
 
         def gradient(gradient: Tensor) -> None:
-            light.stage_gradient(index, gradient)
+            light.guard(light.stage_gradient, index, gradient)
 
         # A model that keeps its output can be saved without a warning of our hook.
         unserializable_hook(gradient)  # type: ignore[no-untyped-call]
         self.gradient = gradient
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.light.stage(self, output)
+        self.light.guard(self.light.stage, self, output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
         return Inert()
@@ -67,6 +67,7 @@ class Light:
         modules: Leaf modules by path, with the depth at which each was first called.
         parameters: Parameters by path, with the module's depth.
         depths: Order of first calls, by module path.
+        guard: Calls a function of ours so that its mistakes do not reach the user's training.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Light:
         modules: Sequence[tuple[str, nn.Module]],
         parameters: Sequence[tuple[str, nn.Parameter]],
         depths: dict[str, int],
+        guard: Callable[..., Any],
     ) -> None:
+        self.guard = guard
         self._handles: list[RemovableHandle] = []
         self._tensor_handles: list[RemovableHandle] = []
         self._depths = depths

@@ -85,6 +85,8 @@ class Optimizers:
         self._known: dict[int, Known] = {}
         self._handles: list[RemovableHandle] = []
         self._running: list[int] = []
+        self.count_stepped = 0
+        """Number of optimizers that stepped at least once."""
 
     def start(self) -> None:
         """Place the hooks."""
@@ -108,6 +110,16 @@ class Optimizers:
 
     def __iter__(self) -> Any:
         return iter(self._known.values())
+
+    def knows(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether `optimizer` was seen before."""
+        known = self._known.get(id(optimizer))
+        return known is not None and known.optimizer() is optimizer
+
+    def stepped_once(self, known: Known) -> None:
+        """Count a step."""
+        self.count_stepped += known.steps == 0
+        known.steps += 1
 
     @property
     def stepped(self) -> list[Known]:

@@ -48,10 +48,9 @@ class Scaling:
         states: Any = scaler._per_optimizer_states
         return any(state["stage"] is not OptState.READY for state in list(states.values()))
 
-    def of_step(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
-        """Return the scale that gradients still carry in an optimizer's step (fused ones)."""
-        scale = getattr(optimizer, "grad_scale", None)
-        return scale if isinstance(scale, Tensor) else None
+    def is_fused(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether an optimizer divides the scale out inside its own step: nobody sees it do so."""
+        return getattr(optimizer, "grad_scale", None) is not None
 
     def asked(self) -> None:
         """Note that the scaler was asked for a step."""
