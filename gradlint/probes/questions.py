@@ -16,6 +16,7 @@ from gradlint.probes.future_leakage import declared_causal, future_leakage, pred
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
 from gradlint.probes.time_gradients import time_gradients
+from gradlint.probes.unit_sizes import unit_sizes
 from gradlint.target.batches import Batch
 from gradlint.target.variants import are_others, rolled
 from gradlint.trace import TensorFacts
@@ -54,6 +55,7 @@ def ask(
     asked["loss-terms"] = lambda: loss_terms(model, _seeded(call), batches)
     asked["time-gradients"] = lambda: time_gradients(model, _seeded(call), batches)
     asked["attention-peaks"] = lambda: attention_peaks(model, _seeded(call), batches)
+    asked["unit-sizes"] = lambda: unit_sizes(model, _seeded(call), batches)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 
