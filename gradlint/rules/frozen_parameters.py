@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import learned, same_model
-from gradlint.rules._losses import CLASSIFICATION
+from gradlint.rules._losses import CLASSIFICATION, is_shape
 from gradlint.rules._optimizer import given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -195,12 +195,14 @@ def _feeds_training(
 
 
 def _compares_with_labels(trace: Trace) -> bool:
-    """Whether class labels are all that losses compare outputs with: a teacher has no say."""
+    """Whether the loss compares with class labels and nothing else: a teacher has no say."""
     losses = trace.facts.losses
-    return bool(losses) and all(
+    labels = losses and all(
         loss.kind in CLASSIFICATION and loss.target is not None and loss.target.integral
         for loss in losses
     )
+    terms = [op for op in trace.graph if op.in_loss and not is_shape(op)]
+    return bool(labels) and sorted(op.kind for op in terms) == ["log_softmax", "nll"]
 
 
 def _is_adapter(trace: Trace, parameter: ParameterFacts) -> bool:

@@ -67,6 +67,13 @@ def trace(
 LABELED = LossFacts("cross_entropy", target=TensorFacts("target", (8,), "int64"))
 
 
+COMPARED = (
+    Operation(0, "log_softmax", "LogSoftmaxBackward0", in_loss=True),
+    Operation(1, "nll", "NllLossBackward0", inputs=(0,), in_loss=True),
+    Operation(2, "kl_div", "KlDivBackward0", inputs=(0,), in_loss=True),
+)
+
+
 def severities(observed: Trace) -> list[Severity]:
     return [f.severity for f in findings_of(FrozenParameters(), observed)]
 
@@ -84,9 +91,14 @@ def severities(observed: Trace) -> list[Severity]:
             trace(inputs=((8, 16), (8, 16))), [Severity.NOTE], id="a-teacher-beside-the-student"
         ),
         pytest.param(
-            trace(inputs=((8, 16), (8, 16)), losses=(LABELED,)),
+            trace(inputs=((8, 16), (8, 16)), losses=(LABELED,), operations=COMPARED[:2]),
             [Severity.ERROR],
             id="the-size-of-the-batch-and-no-teacher",
+        ),
+        pytest.param(
+            trace(inputs=((8, 16), (8, 16)), losses=(LABELED,), operations=COMPARED),
+            [Severity.NOTE],
+            id="labels-and-a-teacher",
         ),
         pytest.param(trace(kind="Embedding"), [Severity.NOTE], id="word-vectors"),
         pytest.param(trace(sizes=(32, 32)), [Severity.NOTE], id="exactly-half"),
