@@ -34,6 +34,7 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 class _Told:
     """What the file says already."""
 
+    until: int = -1
     sites: dict[Site, int] = field(default_factory=dict)
     new_sites: list[Site] = field(default_factory=list)
     layouts: dict[Layout, int] = field(default_factory=dict)
@@ -167,6 +168,20 @@ class TraceWriter:
             self._told.sites[site] = len(self._told.sites)
             self._told.new_sites.append(site)
         return self._told.sites[site]
+
+    def follow(self, trace: Trace, until: int) -> None:
+        """Write what is new in `trace`, a run that goes on, up to step `until`.
+
+        Steps up to the one given last time are taken to be written.
+        """
+        self.structure(trace.modules, trace.parameters, trace.graph)
+        self.facts(trace.facts)
+        told = self._told.until
+        self.step(until, [seen for seen in trace if told < seen.step <= until])
+        self._told.until = max(told, until)
+        if self.full:
+            self.compact(trace.but(observations=tuple(o for o in trace if o.step <= until)))
+            self._told.until = until
 
     def whole(self, trace: Trace) -> None:
         """Make the file say what `trace` says and nothing else, thinned if that is too much.

@@ -374,6 +374,23 @@ def test_a_whole_that_is_too_large_is_thinned(tmp_path, opened):
     assert (steps[0], steps[-1]) == (0, 999)
 
 
+def test_a_run_that_goes_on_is_followed_step_by_step(tmp_path, opened):
+    path = tmp_path / "run.jsonl"
+    writer = opened(path, max_bytes=60_000)
+    trace = a_run()
+    for end in (0, 3, 4, 90, 900):
+        found = [o for step in range(end + 1) for o in full_step(step)]
+        writer.follow(trace.but(observations=found), end)
+
+        steps = read_trace(path).steps
+        assert (steps[0], steps[-1]) == (0, end)
+        assert len(steps) == len(read_trace(path).of("loss"))
+        counts = [len(read_trace(path).of("loss").since(s)) for s in (end, end + 1)]
+        assert counts == [1, 0]
+    assert alike(read_trace(path).graph, trace.graph)
+    assert path.stat().st_size < 61_000
+
+
 def test_compacting_a_small_file_does_nothing(tmp_path, opened):
     path = tmp_path / "run.jsonl"
     writer = opened(path)
