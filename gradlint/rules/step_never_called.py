@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import NO_LOOP, keeps, moved
+from gradlint.rules._loop import NO_LOOP, keeps, moved, roots
 from gradlint.rules._optimizer import topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import LoopFacts, ParameterFacts, Trace
@@ -23,7 +23,8 @@ class StepNeverCalled(Rule):
     ## What it does
     Counts backward passes and optimizer steps. No step after `min_backwards` backward passes is
     an error where an optimizer exists, a warning where the loop was cut short and its first
-    step may have been still to come, and a note where there is no optimizer. Where some
+    step may have been still to come. Where there is no optimizer it is a note, and a warning
+    if a model of fresh weights, in training mode, was compared with targets 100 times. Where some
     optimizers step, one that never did is a warning if parameters that it alone can hold got
     gradients and stood still over `min_steps` steps.
 
@@ -95,7 +96,9 @@ class StepNeverCalled(Rule):
         optimizer = trace.facts.optimizer
         exists = optimizer is not None or bool(loop.idle_optimizers)
         severity, name = Severity.ERROR, " and ".join(loop.idle_optimizers) or "the optimizer"
-        if not exists or (optimizer is not None and optimizer.has_state):
+        if not exists and _trains(trace, loop):
+            severity = Severity.WARNING
+        elif not exists or (optimizer is not None and optimizer.has_state):
             severity = Severity.NOTE
         elif loop.ended and loop.backwards < ACCUMULATED:
             severity = Severity.WARNING
@@ -140,6 +143,14 @@ class StepNeverCalled(Rule):
         updates = trace.of("update_to_weight_ratio").at(parameter.path).training
         asked = len(updates) >= 3
         return asked and not moved(trace, parameter.path) and keeps(trace, parameter.path)
+
+
+def _trains(trace: Trace, loop: LoopFacts) -> bool:
+    """Whether a loop without an optimizer means to train: nobody explains a fresh model."""
+    seen = any(loss.target is not None for loss in trace.facts.losses)
+    models = [trace.modules[path] for path in roots(trace) if path in trace.modules]
+    mode = bool(models) and all(model.training for model in models)
+    return seen and mode and not trace.facts.pretrained and loop.backwards >= ACCUMULATED
 
 
 def _listed(names: Sequence[str]) -> str:

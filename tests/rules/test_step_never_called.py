@@ -7,10 +7,12 @@ from gradlint.rules.step_never_called import StepNeverCalled
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import (
     LoopFacts,
+    LossFacts,
     ModuleFacts,
     OptimizerFacts,
     ParameterFacts,
     ScalerFacts,
+    TensorFacts,
     Trace,
 )
 
@@ -23,6 +25,16 @@ def trace(optimizer: OptimizerFacts | None = SGD, **loop: object) -> Trace:
         modules=[ModuleFacts("", "Net")],
         optimizer=optimizer,
         loop=LoopFacts(**{"backwards": 30, "idle_optimizers": ("SGD",), **loop}),  # type: ignore[arg-type]
+    )
+
+
+def unoptimized(*, target: bool = True, training: bool = True, **facts: object) -> Trace:
+    """Two hundred backward passes, and no optimizer."""
+    known = TensorFacts("target", (8,), "int64") if target else None
+    return trace_of(
+        modules=[ModuleFacts("", "Net", training=training)],
+        losses=(LossFacts("cross_entropy", target=known),),
+        **{"loop": LoopFacts(backwards=200), **facts},
     )
 
 
@@ -39,6 +51,11 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(ended="interrupted"), [WARNING], id="cut-short"),
         pytest.param(trace(ended="interrupted", backwards=500), [ERROR], id="cut-late"),
         pytest.param(trace(None, idle_optimizers=()), [NOTE], id="gradients-are-looked-at"),
+        pytest.param(unoptimized(), [WARNING], id="updates-forgotten"),
+        pytest.param(unoptimized(loop=LoopFacts(backwards=99)), [NOTE], id="a-few-looks"),
+        pytest.param(unoptimized(target=False), [NOTE], id="nothing-to-learn-from"),
+        pytest.param(unoptimized(training=False), [NOTE], id="evaluated"),
+        pytest.param(unoptimized(pretrained=True), [NOTE], id="a-trained-model-explained"),
         pytest.param(trace(OptimizerFacts("Adam", has_state=True)), [NOTE], id="a-checkpoint"),
         pytest.param(trace(backwards=9), [], id="nine-backwards"),
         pytest.param(trace(backwards=0), [], id="evaluation"),
