@@ -87,7 +87,30 @@ def test_units_that_die_while_the_loss_falls_by_half_are_a_note(
     late: float, dead: float, expected: str
 ) -> None:
     trace = rectifier(0.0, dead)
-    losses = observe("loss", "", [1.0], step=0) + observe("loss", "", [late] * 8)
+    after = [late + (i % 2) * 0.2 for i in range(13)]  # the median of the last ones is `late`
+    losses = observe("loss", "", [1.0], step=0) + observe("loss", "", after)
+
+    assert severities(trace.but(observations=(*trace, *losses))) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        pytest.param([1 - 0.02 * i for i in range(16)], "note", id="falls-steadily-to-its-floor"),
+        pytest.param([1 - 0.01 * i for i in range(16)], "warning", id="hardly-falls"),
+        pytest.param(
+            [1 - 0.02 * i + (i % 2) * 0.1 for i in range(16)], "warning", id="falls-among-noise"
+        ),
+        pytest.param(
+            [1.2, *[1 - 0.02 * i for i in range(1, 16)]], "warning", id="rose-above-its-start"
+        ),
+    ],
+)
+def test_units_that_die_while_the_loss_falls_steadily_are_a_note(
+    after: list[float], expected: str
+) -> None:
+    trace = rectifier(0.0, 0.6)
+    losses = observe("loss", "", [1.0], step=0) + observe("loss", "", after)
 
     assert severities(trace.but(observations=(*trace, *losses))) == [expected]
 

@@ -381,6 +381,37 @@ def radial_basis_functions() -> Any:
 
 
 @zoo
+def pixel_cnn_masked_convolutions() -> Any:
+    class Masked(nn.Conv2d):
+        def __init__(self, fan_in: int, fan_out: int, size: int, itself: bool) -> None:
+            super().__init__(fan_in, fan_out, size, padding=size // 2)
+            seen = torch.ones_like(self.weight)
+            seen[:, :, size // 2, size // 2 + itself :] = 0
+            seen[:, :, size // 2 + 1 :] = 0
+            self.register_buffer("seen", seen)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight * self.seen, self.bias, padding=self.padding)
+
+    def model() -> nn.Module:
+        return nn.Sequential(
+            Masked(1, 24, 5, False), nn.ReLU(), Masked(24, 24, 3, True), nn.ReLU(),
+            nn.Conv2d(24, 1, 1),
+        )  # fmt: skip
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = (unit_digits()() > 0.5).float()
+        return x, x
+
+    return {
+        "model": model,
+        "batch": batch,
+        "loss_fn": nn.BCEWithLogitsLoss(),
+        "optimizer": adam(3e-3),
+    }
+
+
+@zoo
 def prototypical_network() -> Any:
     def step(model: nn.Module, batch: Any) -> Tensor:
         x, y = batch
