@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 
-import torch
-
-from gradlint.facts import Facts, ModuleFacts, ParameterFacts
+from gradlint.facts import Facts, ModuleFacts, OptimizerFacts, ParameterFacts
 from gradlint.loop_facts import LoopFacts
 from gradlint.observation import MODEL, Observation
 from gradlint.relabel import only, relabeled, without_label
 from gradlint.trace import Trace
-from gradlint.watching.facts_of import together
+from gradlint.watching.facts_of import schedulers_of, together
 from gradlint.watching.loop import Loop
+from gradlint.watching.optimizers import Known
 
 
 def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
@@ -25,7 +23,7 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
         ended: How it ended; see `LoopFacts`.
     """
     observer = loop.observer
-    optimizers = [known.facts for known in loop.optimizers if known.facts is not None]
+    optimizers = [_facts_now(known, loop) for known in loop.optimizers if known.facts is not None]
     series, streams = _series(loop)
     facts = Facts(
         command=command,
@@ -48,6 +46,14 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
     return _named(trace, loop)
 
 
+def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:
+    """Return an optimizer's facts; models that were found since may own what was foreign."""
+    facts = known.facts or OptimizerFacts(known.kind)
+    own = {id(p) for p in loop.observer.parameters.values()}
+    foreign = sum(id(p) not in own for p in known.parameters())
+    return replace(facts, foreign=min(facts.foreign, foreign))
+
+
 def _series(loop: Loop) -> tuple[list[Observation], int]:
     """Return the points of every step, and how many independent losses there are."""
     stepped = loop.optimizers.stepped
@@ -65,6 +71,7 @@ def _series(loop: Loop) -> tuple[list[Observation], int]:
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
     holders = loop.holders()
+    stepped = loop.optimizers.stepped
     forwards = loop.forwards / loop.looked_at_backwards if loop.looked_at_backwards else 0.0
     return LoopFacts(
         steps=loop.steps,
@@ -76,7 +83,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         idle_optimizers=tuple(
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
-        schedulers=_schedulers(loop),
+        schedulers=tuple(loop.schedulers | schedulers_of(stepped)),
         streams=streams,
         compiled=tuple(loop.compiled),
         blind=tuple(loop.blind),
@@ -86,21 +93,6 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         ended=ended,
         own_seconds=loop.own,
         loop_seconds=loop.seconds,
-    )
-
-
-def _schedulers(loop: Loop) -> tuple[str, ...]:
-    """Return the classes of the schedulers that turn the optimizers' rates."""
-    known = {id(k.optimizer()) for k in loop.optimizers if k.steps}
-    if not known:
-        return ()
-    kind = torch.optim.lr_scheduler.LRScheduler
-    return tuple(
-        dict.fromkeys(
-            type(thing).__name__
-            for thing in gc.get_objects()
-            if issubclass(type(thing), kind) and id(getattr(thing, "optimizer", None)) in known
-        )
     )
 
 

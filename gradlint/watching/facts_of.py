@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from gradlint.facts import OptimizerFacts
 from gradlint.hooks.sites import function_sources, optimizer_facts
 from gradlint.hooks.weak import joined
 from gradlint.target.sources import module_sources
+from gradlint.watching.optimizers import Known
 
 
 class _Named:
@@ -45,6 +47,17 @@ def together(optimizers: Iterable[OptimizerFacts]) -> OptimizerFacts | None:
         duplicates=tuple(path for f in found for path in f.duplicates),
         has_state=any(f.has_state for f in found),
     )
+
+
+def schedulers_of(optimizers: Iterable[Known]) -> dict[str, None]:
+    """Return the classes of the schedulers that turn the rates of `optimizers`, in order."""
+    known = {id(k.optimizer()) for k in optimizers} - {id(None)}
+    kind = torch.optim.lr_scheduler.LRScheduler
+    return {
+        type(thing).__name__: None
+        for thing in (gc.get_objects() if known else ())
+        if issubclass(type(thing), kind) and id(getattr(thing, "optimizer", None)) in known
+    }
 
 
 def with_sources(observer: Observer) -> None:

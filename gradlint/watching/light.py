@@ -1,11 +1,12 @@
-"""A light look at a step: samples staged while it runs, reduced together at its end."""
+"""Light: samples of one step, staged while it runs and reduced together at its end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,21 @@ from gradlint.observation import Site
 
 SAMPLE = 4096
 """Entries staged of each tensor: the update ratio's error is then below 1.3 % at the median
-tensor of an MLP, 6 % at its worst (field measurements of September 2026 on CPU)."""
+tensor of an MLP, 6 % at its worst (tests/benchmarks/ has the measurement)."""
 
 ACTIVATION_METRICS = (
     "activation_mean", "activation_std", "activation_rms", "activation_abs_max",
     "activation_zero_share",
 )  # fmt: skip
+
+
+class Owner(Protocol):
+    """What a hook of ours reports to: time spent, and mistakes."""
+
+    own: float
+
+    def fail(self, error: BaseException) -> None:
+        """Stop watching."""
 
 
 @dataclass
@@ -38,20 +48,19 @@ class Layout:
 class _Stage:
     """The hook of one module: stages its output, and the gradient that comes back to it."""
 
-    def __init__(self, light: Light, index: int, path: str) -> None:
+    def __init__(self, light: Light, index: int) -> None:
         self.light = light
         self.index = index
-        self.path = path
 
         def gradient(gradient: Tensor) -> None:
-            light.guard(light.stage_gradient, index, gradient)
+            light.stage_gradient(index, gradient)
 
         # A model that keeps its output can be saved without a warning of our hook.
         unserializable_hook(gradient)  # type: ignore[no-untyped-call]
         self.gradient = gradient
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.light.guard(self.light.stage, self, output)
+        self.light.stage(self, output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Inert:
         return Inert()
@@ -64,60 +73,69 @@ class Light:
     """Samples of one step.
 
     Args:
-        modules: Leaf modules by path, with the depth at which each was first called.
-        parameters: Parameters by path, with the module's depth.
+        modules: Leaf modules by path.
+        parameters: Parameters by path.
         depths: Order of first calls, by module path.
-        guard: Calls a function of ours so that its mistakes do not reach the user's training.
+        owner: Whom hooks report to.
     """
 
     def __init__(
         self,
         modules: Sequence[tuple[str, nn.Module]],
         parameters: Sequence[tuple[str, nn.Parameter]],
-        depths: dict[str, int],
-        guard: Callable[..., Any],
+        depths: Mapping[str, int],
+        owner: Owner,
     ) -> None:
-        self.guard = guard
-        self._handles: list[RemovableHandle] = []
-        self._tensor_handles: list[RemovableHandle] = []
-        self._depths = depths
-        self._sites: list[Site] = []
-        self._rows: dict[int, tuple[Tensor, int]] = {}
-        self._gradients: dict[int, tuple[Tensor, int]] = {}
+        self.owner = owner
         self.in_backward = False
-        for index, (path, module) in enumerate(modules):
-            self._sites.append(Site(path, type(module).__name__, depths.get(path, 0), path))
-            stage = _Stage(self, index, path)
-            self._handles.append(module.register_forward_hook(stage))
+        self._depths = depths
+        self._sites = [
+            Site(path, type(module).__name__, depths.get(path, 0), path) for path, module in modules
+        ]
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_hook(_Stage(self, index))
+            for index, (_, module) in enumerate(modules)
+        ]
+        self._rows: dict[int, Tensor] = {}
+        self._gradients: dict[int, tuple[Tensor, int]] = {}
         self._parameters = [(path, p) for path, p in parameters if not is_lazy(p) and p.numel()]
+        self._views: list[Tensor] = []
         self._before: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._with_gradient: list[int] = []
         self._gradient_norms: list[Tensor] = []
 
+    # -- while the step runs ----------------------------------------------------------
+
     def stage(self, stage: _Stage, output: Any) -> None:
         """Keep a sample of a module's first output in the step."""
-        if stage.index in self._rows or not observable() or not torch.is_grad_enabled():
+        if stage.index in self._rows or not torch.is_grad_enabled() or not observable():
             return
-        tensor = output if isinstance(output, Tensor) else _first(output)
-        if tensor is None or not tensor.is_floating_point() or tensor.numel() == 0:
-            return
-        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
-            return
-        self._rows[stage.index] = (_sample(tensor, copy=True), tensor.numel())
-        if tensor.requires_grad and tensor.grad_fn is not None:
-            handle = tensor.register_hook(stage.gradient)  # type: ignore[no-untyped-call]
-            self._tensor_handles.append(handle)
+        started = time.perf_counter()
+        try:
+            tensor = output if isinstance(output, Tensor) else _first(output)
+            if tensor is None or not _readable(tensor):
+                return
+            self._rows[stage.index] = sample(tensor).clone()
+            if tensor.grad_fn is not None:
+                handle = tensor.register_hook(stage.gradient)  # type: ignore[no-untyped-call]
+                self._handles.append(handle)
+        except Exception as error:
+            self.owner.fail(error)
+        finally:
+            self.owner.own += time.perf_counter() - started
 
     def stage_gradient(self, index: int, gradient: Tensor) -> None:
         """Keep a sample of the gradient that came back to a module's output."""
-        if self.in_backward and index not in self._gradients:
-            self._gradients[index] = (_sample(gradient, copy=True), gradient.numel())
-
-    def forget(self) -> None:
-        """Drop the samples of a forward that no backward followed."""
-        self._rows.clear()
-        self._gradients.clear()
+        if not self.in_backward or index in self._gradients:
+            return
+        started = time.perf_counter()
+        try:
+            self._gradients[index] = (sample(gradient).clone(), gradient.numel())
+        except Exception as error:
+            self.owner.fail(error)
+        finally:
+            self.owner.own += time.perf_counter() - started
 
     def gradients(
         self, known: Mapping[int, tuple[int, Tensor]], without: Collection[int]
@@ -153,7 +171,11 @@ class Light:
 
     def before_update(self) -> None:
         """Keep a sample of every weight that may move."""
-        self._before = [_sample(local(p), copy=True) for _, p in self._parameters]
+        with torch.no_grad():
+            self._views = [sample(local(self._parameters[i][1])) for i in self._with_gradient]
+            self._before = [view.clone() for view in self._views]
+
+    # -- when it is over --------------------------------------------------------------
 
     def reduce(self, scale: Tensor | None = None) -> tuple[list[Tensor], Layout]:
         """Return all numbers of the step, one tensor for each kind, and what they stand for.
@@ -170,61 +192,52 @@ class Light:
         return found, layout
 
     def _reduce_activations(self, found: list[Tensor], layout: Layout) -> None:
-        for group in _alike(self._rows):
-            rows = torch.stack([self._rows[i][0] for i in group]).float()
-            mean = rows.mean(1)
-            square = torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])
-            centered = rows - mean[:, None]
-            std = torch.linalg.vector_norm(centered, dim=1) / math.sqrt(rows.shape[1])
+        for group in _by_device(self._rows):
+            rows, lengths = _padded([self._rows[i] for i in group])
+            mean = rows.sum(1) / lengths
             largest = torch.maximum(rows.amax(1), -rows.amin(1))
-            zeros = (1 - rows.sign().abs_().mean(1)).clamp_min_(0.0)
+            square = rows.square().sum(1) / lengths
+            # In float64 the mean may be a million times the spread before this loses it.
+            std = (square - mean.square()).clamp_min_(0.0).sqrt_()
+            zeros = 1 - rows.sign().abs_().sum(1) / lengths  # padding has no sign
             for name, values in zip(
-                ACTIVATION_METRICS, (mean, std, square, largest, zeros), strict=True
+                ACTIVATION_METRICS, (mean, std, square.sqrt(), largest, zeros), strict=True
             ):
                 found.append(values)
                 layout.columns += [(name, self._sites[i]) for i in group]
 
     def _reduce_gradients(self, found: list[Tensor], layout: Layout, scale: Tensor | None) -> None:
-        for group in _alike(self._gradients):
-            rows = torch.stack([self._gradients[i][0] for i in group]).float()
-            # A sample's norm stands for the whole's: its mean square does.
-            whole = [math.sqrt(self._gradients[i][1] / rows.shape[1]) for i in group]
-            norms = _row_norms(rows) * torch.tensor(whole, device=rows.device)
-            found.append(norms if scale is None else norms / scale.to(norms.device))
+        samples = {i: row for i, (row, _) in self._gradients.items()}
+        for group in _by_device(samples):
+            rows, lengths = _padded([samples[i] for i in group])
+            counts = [float(self._gradients[i][1]) for i in group]
+            # A sample's mean square stands for the whole's.
+            share = torch.tensor(counts, dtype=rows.dtype, device=rows.device) / lengths
+            values = (rows.square().sum(1) * share).sqrt_()
+            found.append(values if scale is None else values / scale.to(values.device))
             layout.columns += [("activation_grad_norm", self._sites[i]) for i in group]
 
     def _reduce_parameters(self, found: list[Tensor], layout: Layout) -> None:
-        sites = [self._site(path) for path, _ in self._parameters]
-        for device in {n.device for n in self._norms}:
-            here = [i for i, n in enumerate(self._norms) if n.device == device]
-            norms = torch.stack([self._norms[i].reshape(()).float() for i in here])
-            found.append(norms)
-            layout.columns += [("weight_norm", sites[i]) for i in here]
-            held = [i for i in self._with_gradient if self._norms[i].device == device]
-            if held:
-                place = {i: k for k, i in enumerate(self._with_gradient)}
-                grads = torch.stack(
-                    [self._gradient_norms[place[i]].reshape(()).float() for i in held]
-                )
-                at = {i: k for k, i in enumerate(here)}
-                weights = norms[torch.tensor([at[i] for i in held], device=device)]
-                ratio = torch.where(weights > 0, grads / weights, torch.full_like(grads, math.nan))
-                found += [grads, ratio]
-                layout.columns += [("gradient_norm", sites[i]) for i in held]
-                layout.columns += [("gradient_ratio", sites[i]) for i in held]
-        self._reduce_updates(found, layout, sites)
-
-    def _reduce_updates(self, found: list[Tensor], layout: Layout, sites: list[Site]) -> None:
-        if not self._before:
+        if not self._norms:
             return
-        moved = {i: (b, 0) for i, b in enumerate(self._before) if i in set(self._with_gradient)}
-        for group in _alike(moved):
-            before = torch.stack([self._before[i] for i in group]).float()
-            after = torch.stack([_sample(local(self._parameters[i][1])) for i in group]).float()
-            size = _row_norms(before)
-            change = _row_norms(after - before)
-            found.append(torch.where(size > 0, change / size, torch.full_like(size, math.nan)))
-            layout.columns += [("update_to_weight_ratio", sites[i]) for i in group]
+        sites = [self._site(path) for path, _ in self._parameters]
+        home = self._norms[0].device
+        weights = _column(self._norms, home)
+        found.append(weights)
+        layout.columns += [("weight_norm", site) for site in sites]
+        held = self._with_gradient
+        if not held:
+            return
+        grads = _column(self._gradient_norms, home)
+        own = weights[torch.tensor(held, device=home)]
+        found += [grads, _ratio(grads, own)]
+        layout.columns += [("gradient_norm", sites[i]) for i in held]
+        layout.columns += [("gradient_ratio", sites[i]) for i in held]
+        if self._before:
+            change = torch._foreach_sub(self._views, self._before)
+            moved, size = _column(norms(list(change)), home), _column(norms(self._before), home)
+            found.append(_ratio(moved, size))
+            layout.columns += [("update_to_weight_ratio", sites[i]) for i in held]
 
     def _site(self, path: str) -> Site:
         module = path.rpartition(".")[0]
@@ -232,12 +245,13 @@ class Light:
 
     def close(self) -> None:
         """Remove every hook and drop every sample."""
-        for handle in (*self._handles, *self._tensor_handles):
+        for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._tensor_handles.clear()
-        self.forget()
+        self._rows.clear()
+        self._gradients.clear()
         self._parameters = []
+        self._views = []
         self._before = []
         self._norms = []
         self._gradient_norms = []
@@ -247,64 +261,81 @@ def _first(output: Any) -> Tensor | None:
     return next((t for _, t in named_tensors(output, "output") if t.is_floating_point()), None)
 
 
+def _readable(tensor: Tensor) -> bool:
+    plain = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_nested
+    return plain and tensor.is_floating_point() and tensor.numel() > 0
+
+
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a distributed tensor that is here, dense; others as they are."""
+    """Return the part of a distributed tensor that is here, dense and real; others as they are."""
     tensor = tensor.detach()
-    local = getattr(tensor, "_local_tensor", None)
-    if isinstance(local, Tensor):
-        return local
+    part = getattr(tensor, "_local_tensor", None)
+    if isinstance(part, Tensor):
+        return part
     if tensor.is_sparse or tensor.is_complex() or tensor.layout is not torch.strided:
         return dense(tensor)
     return tensor
 
 
-def _sample(tensor: Tensor, *, copy: bool = False) -> Tensor:
-    """Return at most `SAMPLE` entries, flat; with `copy`, ones that a later change spares."""
+def sample(tensor: Tensor) -> Tensor:
+    """Return at most `SAMPLE` entries of `tensor`, flat; a view where its memory allows.
+
+    Entries are taken at a fixed stride, so that no random number is drawn.
+    """
     tensor = tensor.detach()
     count = tensor.numel()
-    flat = tensor.reshape(-1) if tensor.is_contiguous() else _flat(tensor)
-    if count > SAMPLE:
-        stride = count // SAMPLE
-        while math.gcd(stride, count) > 1 and stride > 1:
-            stride -= 1
-        if stride * SAMPLE * 2 < count:  # a stride near a divisor-rich count: take the coarse one
-            stride = count // SAMPLE
-        flat = flat[:: max(stride, 1)][:SAMPLE]
-    return flat.clone() if copy else flat
+    stride = _stride(count)
+    if tensor.is_contiguous():
+        taken = -(-count // stride)
+        return tensor.as_strided((min(taken, SAMPLE),), (stride,), tensor.storage_offset())
+    if count > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 4:
+        tensor = tensor[:: tensor.shape[0] // 4]  # copying all of it would cost more than it tells
+        stride = _stride(tensor.numel())
+    return tensor.reshape(-1)[::stride][:SAMPLE]
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    """Return the entries in the order they lie in memory where that spares a copy."""
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1).reshape(-1)
-    if tensor.ndim >= 2 and tensor.transpose(-1, -2).is_contiguous():
-        return tensor.transpose(-1, -2).reshape(-1)
-    if tensor.numel() > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 1:
-        return tensor[:: max(1, tensor.shape[0] // 4)].reshape(-1)
-    return tensor.reshape(-1)
+def _stride(count: int) -> int:
+    """Return a stride that comes by every index of every axis: it shares no factor with them."""
+    stride = max(1, count // SAMPLE)
+    for nearby in range(stride, max(0, stride - 16), -1):
+        if math.gcd(nearby, count) == 1:
+            return nearby
+    return stride
 
 
-def _alike(rows: dict[int, tuple[Tensor, int]]) -> list[list[int]]:
-    """Group indices of rows of one length, device and type, so that they can be stacked."""
-    groups: dict[tuple[int, torch.device, torch.dtype], list[int]] = {}
-    for index, (row, _) in sorted(rows.items()):
-        groups.setdefault((row.numel(), row.device, row.dtype), []).append(index)
+def _by_device(rows: Mapping[int, Tensor]) -> list[list[int]]:
+    groups: dict[torch.device, list[int]] = {}
+    for index in sorted(rows):
+        groups.setdefault(rows[index].device, []).append(index)
     return list(groups.values())
 
 
-def norms(tensors: list[Tensor]) -> list[Tensor]:
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return rows below each other in float64, padded with zeros, and their lengths."""
+    dtype = torch.float32 if rows[0].device.type == "mps" else torch.float64
+    together = torch.nn.utils.rnn.pad_sequence([row.to(dtype) for row in rows], batch_first=True)
+    lengths = torch.tensor([row.numel() for row in rows], dtype=dtype, device=rows[0].device)
+    return together, lengths
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the norm of each tensor; in float32 at least."""
     if not tensors:
         return []
     plain = all(t.dtype in (torch.float32, torch.float64) for t in tensors)
-    if plain and len({t.device for t in tensors}) == 1:
-        return list(torch._foreach_norm(tensors))
+    if plain and all(t.device == tensors[0].device for t in tensors):
+        return list(torch._foreach_norm(list(tensors)))
     return [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
 
 
-def _row_norms(rows: Tensor) -> Tensor:
-    """Return the norm of each row, scaled by its largest entry so that no square is lost."""
-    largest = torch.maximum(rows.amax(1), -rows.amin(1))
-    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
-    norms: Tensor = torch.linalg.vector_norm(rows / safe[:, None], dim=1) * safe
-    return norms
+def _column(scalars: Sequence[Tensor], home: torch.device) -> Tensor:
+    """Return scalars as one vector in float64."""
+    dtype = torch.float32 if home.type == "mps" else torch.float64
+    same = {(s.dtype, s.device) for s in scalars} == {(scalars[0].dtype, home)}
+    moved = scalars if same else [s.to(home, dtype) for s in scalars]
+    return torch.stack([*moved]).to(dtype)
+
+
+def _ratio(numbers: Tensor, sizes: Tensor) -> Tensor:
+    """Return a quotient that is NaN, which is left out later, where there is no size."""
+    return torch.where(sizes > 0, numbers / sizes, torch.full_like(sizes, math.nan))

@@ -19,10 +19,11 @@ from gradlint.probes.wiring import unregistered
 from gradlint.trace import Event
 from gradlint.watching.by_hand import ByHand
 from gradlint.watching.cadence import FIRST_LIGHT, Cadence, Look
+from gradlint.watching.carry import Carry
 from gradlint.watching.clips import Clips
 from gradlint.watching.closeup import norms_by_id
 from gradlint.watching.data import Data
-from gradlint.watching.facts_of import facts_of_optimizer
+from gradlint.watching.facts_of import facts_of_optimizer, schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import guarded
@@ -91,6 +92,8 @@ class Loop(switchboard.Ear):
         """By path, whether an optimizer held the parameter when it was last seen."""
         self.fed: set[str] = set()
         """Paths of parameters that got a gradient."""
+        self.schedulers: dict[str, None] = {}
+        """Classes of the schedulers seen, in order; they may be gone when the loop ends."""
         self.frozen: dict[str, Tensor] = {}
         """Samples of parameters that need no gradient, as they were last seen."""
         self.own = 0.0
@@ -109,6 +112,7 @@ class Loop(switchboard.Ear):
         self._interval: Interval | None = None
         self._backward_depth = 0
         self._hand: ByHand | None = None
+        self._carry_by_hand = Carry()
         for label, model in (models or {}).items():
             self.admit(model, label)
 
@@ -257,6 +261,8 @@ class Loop(switchboard.Ear):
             return
         now = time.perf_counter()
         own = self.own + (time.thread_time() - self.entered) - interval.own_before
+        if self.steps == 2:
+            self.schedulers |= schedulers_of(self.optimizers.stepped)
         first = self.steps <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)
         self.cadence.spent(interval.look, own, now - interval.started, first=first)
         self._open()
@@ -302,8 +308,8 @@ class Loop(switchboard.Ear):
         closeup = interval.closeup
         if closeup is None and self.optimizers.count_stepped < 2:
             return
-        for known in self.optimizers:
-            known.carry.backward_begins(numbers=closeup is not None)
+        for carry in self._carries():
+            carry.backward_begins(numbers=closeup is not None)
         if closeup is not None:
             closeup.backward_begins(loss, create_graph=create_graph)
 
@@ -335,8 +341,8 @@ class Loop(switchboard.Ear):
             self.observer.events.append(Event("exception", self.steps + 1, None, detail))
             return
         if closeup is not None or self.optimizers.count_stepped > 1:
-            for known in self.optimizers:
-                known.carry.backward_ended()
+            for carry in self._carries():
+                carry.backward_ended()
         if closeup is not None:
             closeup.backward_ended()
             self._note_norms(interval)
@@ -346,6 +352,9 @@ class Loop(switchboard.Ear):
         if many and closeup is not None:
             closeup.discard()
             interval.closeup = None
+
+    def _carries(self) -> list[Carry]:
+        return [*(known.carry for known in self.optimizers), self._carry_by_hand]
 
     def _note_norms(self, interval: Interval) -> None:
         interval.backward = norms_by_id(self._parameters())
@@ -419,13 +428,18 @@ class Loop(switchboard.Ear):
         if closeup is None or interval.measured:
             return
         interval.measured = True
+        optimizer = known.optimizer() if known is not None else None
         own = {id(p) for p in known.parameters()} if known is not None else set()
         others = {id(p) for k in self.optimizers if k is not known for p in k.parameters()} - own
-        self._put("backward_gradient_norm", interval.backward.total(others))
-        if known is not None:
-            optimizer = known.optimizer()
-            self.scale_unknown |= optimizer is not None and self.scaling.is_fused(optimizer)
-            self._put("carried_gradient_norm", known.carry.carried())
+        total = interval.backward.total(others)
+        self._put("backward_gradient_norm", total)
+        carry = known.carry if known is not None else self._carry_by_hand
+        self._put("carried_gradient_norm", carry.carried())
+        if optimizer is not None and self.scaling.is_fused(optimizer):
+            # Its gradients are scaled to the last; backward's total says what it will apply.
+            self.scale_unknown |= not self.scaling.seen
+            self._put("total_gradient_norm", total)
+            return
         closeup.measure(interval.backward, others, initial=interval.initial)
 
     def _put(self, metric: str, value: Tensor | None) -> None:
@@ -481,7 +495,7 @@ class Loop(switchboard.Ear):
         """After a backward that no optimizer waits for: the next forward tells of an update."""
         if self._given or self.optimizers.inside:
             return
-        if self.backwards == 1:
+        if self.backwards in (1, 10):  # the second look finds what idles
             self.optimizers.find(self._parameters())
         if self.holders():
             return
@@ -516,3 +530,4 @@ class Loop(switchboard.Ear):
         if self.discover and self.by_hand > 2:
             self.discovery.stop()
         self._close(interval, None)
+        self._carry_by_hand.stepped(self._parameters())
