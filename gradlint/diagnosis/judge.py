@@ -79,16 +79,21 @@ def _explanation(exemptions: Iterable[Exemption], trace: Trace, found: Finding) 
 def with_source(trace: Trace, found: Finding) -> Finding:
     """Return `found` with its line, where it has none and one is known.
 
-    That is the line of the operation its evidence names, if the module calls that as a
-    function; else the line of its module, or of the closest owner that has one.
+    That is the line of the operation its evidence names, if its module calls that as a
+    function (of no module: if one alone does); else the line of its module, or of the closest
+    owner that has one.
     """
-    if found.source is not None or found.module is None:
+    if found.source is not None:
+        return found
+    words = [word for word in found.evidence.values() if isinstance(word, str)]
+    paths = trace.modules if found.module is None else {found.module} & trace.modules.keys()
+    near = [trace.modules[path].functions for path in (paths if words else ())]
+    called = {functions[word] for word in words for functions in near if word in functions}
+    if len(called) == 1:
+        return found.but(source=called.pop())
+    if found.module is None:
         return found
     path = found.module
-    functions = trace.modules[path].functions if path in trace.modules else {}
-    for word in found.evidence.values():
-        if isinstance(word, str) and word in functions:
-            return found.but(source=functions[word])
     while True:
         facts = trace.modules.get(path)
         if facts is not None and facts.source is not None:

@@ -189,3 +189,5 @@ def test_a_finding_on_a_function_points_to_its_call_and_any_other_to_its_module(
     softmax, relu = (said("GL601").but(module="", evidence={"on": k}) for k in ("softmax", "relu"))
     assert with_source(trace, softmax).source == call
     assert with_source(trace, relu).source == module
+    assert with_source(trace, softmax.but(module=None)).source == call
+    assert with_source(trace, relu.but(module=None)).source is None
