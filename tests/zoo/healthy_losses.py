@@ -499,3 +499,69 @@ def frozen_trunk_and_head() -> Any:
         "loss_fn": CE,
         "optimizer": lambda m: torch.optim.Adam(m[2].parameters(), lr=1e-2),
     }
+
+
+@zoo
+def cox_partial_likelihood() -> Any:
+    def loss(risk: Tensor, time: Tensor) -> Tensor:
+        ranked = risk.squeeze(1)[torch.argsort(time, descending=True)]
+        return -(ranked - torch.logcumsumexp(ranked, 0)).mean()
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = torch.randn(64, 10)
+        return x, torch.exp(-x[:, 0]) * torch.rand(64)
+
+    return {
+        "model": lambda: mlp(10, 32, 1),
+        "batch": batch,
+        "loss_fn": loss,
+        "optimizer": adam(1e-2),
+    }
+
+
+@zoo
+def one_positive_in_forty_with_its_prior_as_bias() -> Any:
+    def model() -> nn.Module:
+        net = mlp(12, 32, 1)
+        nn.init.constant_(net[-1].bias, -3.5)
+        return net
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = torch.randn(256, 12)
+        return x, (x[:, :1] > 2).float()
+
+    return {
+        "model": model,
+        "batch": batch,
+        "loss_fn": nn.BCEWithLogitsLoss(),
+        "optimizer": adam(1e-2),
+    }
+
+
+@zoo
+def conditional_random_field() -> Any:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(30, 24)
+            self.lstm = nn.LSTM(24, 24, batch_first=True, bidirectional=True)
+            self.head, self.moves = nn.Linear(48, 4), nn.Parameter(torch.zeros(4, 4))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.lstm(self.embed(tokens))[0])
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        tokens, tags = batch
+        scores = model(tokens)
+        chosen = scores.gather(2, tags[..., None]).sum((1, 2))
+        chosen = chosen + model.moves[tags[:, :-1], tags[:, 1:]].sum(1)
+        total = scores[:, 0]
+        for t in range(1, tokens.shape[1]):
+            total = torch.logsumexp(total[:, :, None] + model.moves, 1) + scores[:, t]
+        return (torch.logsumexp(total, 1) - chosen).mean()
+
+    def batch() -> tuple[Tensor, Tensor]:
+        tokens = torch.randint(30, (16, 12))
+        return tokens, tokens % 4
+
+    return {"model": Tagger, "batch": batch, "training_step": step, "optimizer": adam(1e-2)}
