@@ -37,7 +37,7 @@ class RankOutlier(Rule):
 
     dist.init_process_group("gloo")
     model = DDP(nn.Linear(8, 1))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-7)
     for step in range(20):
         x = torch.randn(32, 8)
         scale = 255 if dist.get_rank() == 1 else 1  # normalized on rank 0 only
