@@ -13,7 +13,10 @@ from gradlint.trace import LoopFacts, ModuleFacts, ParameterFacts, RankFacts, Tr
 def distributed(ranks: RankFacts | None) -> Trace:
     return trace_of(
         modules=[ModuleFacts("fc", "Linear", 1)],
-        parameters=[ParameterFacts("fc.weight", module="fc"), ParameterFacts("fc.bias", module="fc")],
+        parameters=[
+            ParameterFacts("fc.weight", module="fc"),
+            ParameterFacts("fc.bias", module="fc"),
+        ],
         command="run",
         loop=LoopFacts(steps=20, ranks=ranks),
     )
