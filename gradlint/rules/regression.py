@@ -22,9 +22,9 @@ class Regression(Rule):
     compares the loss at the end, and layer by layer the decades the gradient loses, the
     gradient ratio and the update-to-weight ratio at the start, the activation's standard
     deviation, the dead and the saturated share at the end. Flags what is worse by more than
-    three times the spread of the baseline: from run to run where several are given, from step
-    to step where it is one. What is inside a documented band is not worse. Runs of different
-    lengths are compared over the steps they share.
+    three times the spread of the baseline: from run to run where several are given (six times
+    of two runs, less of more), from step to step where it is one. What is inside a documented
+    band is not worse. Runs of different lengths are compared over the steps they share.
 
     ## Why is this bad?
     A change of code or data that makes training worse without breaking it trips no other
