@@ -126,8 +126,8 @@ def _scalar(node: Any) -> float | None:
     for name in ("other", "self"):
         value = _read(node, name)
         if isinstance(value, Tensor) and value.ndim == 0 and value.device.type == "cpu":
-            constant: float = value.tolist()  # `float` would count as reading a result back
-            return float(constant)
+            # `float` would count as reading a result back.
+            return float(value.reshape(1).tolist()[0])
     return None
 
 

@@ -22,11 +22,11 @@ from gradlint.watching.assemble import assemble
 from gradlint.watching.guard import Stop
 from gradlint.watching.loop import Loop
 
+MAX_UNWRITTEN = 200
+"""Steps that a killed run may lack in its trace."""
+
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
-
-WITHOUT_STEPS = 20
-"""Backwards after which `until` counts backwards: a loop that never steps must end, too."""
 
 
 class Watcher:
@@ -74,7 +74,7 @@ class Watcher:
         self._writer = None if trace is None else TraceWriter(Path(trace), target=self._target)
         self._next_judged = 10
         self._said: set[tuple[str, str]] = set()
-        self._written = 0
+        self._next_written = 1
         self._report: Report | None = None
         self.loop = Loop(
             _by_name(models),
@@ -189,15 +189,10 @@ class Watcher:
         return judge_trace(trace, self.config, target)
 
     def _write(self, number: int) -> None:
-        writer = self._writer
-        if writer is None:
-            return
-        trace = self.trace()
-        if self._written == 0 or number >= 2 * self._written:
-            self._written = number
-            writer.structure(trace.modules, trace.parameters, trace.graph)
-            writer.facts(trace.facts)
-        writer.step(number, [o for o in trace.observations if o.step == number])
+        """Write the trace so far, ever less often: what a killed run loses is its last tenth."""
+        if self._writer is not None and number >= self._next_written:
+            self._next_written = number + max(1, min(number // 10, MAX_UNWRITTEN))
+            self._writer.follow(self.trace(), number)
 
     def _repr_html_(self) -> str:
         import html

@@ -1,0 +1,201 @@
+"""FullLook: a step with every metric, the autograd graph and its gains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.engine import Unread
+from gradlint.hooks.manager import HookManager
+from gradlint.hooks.weak import joined
+from gradlint.watching.closeup import Backward
+from gradlint.watching.facts_of import with_sources
+from gradlint.watching.first_non_finite import in_gains
+from gradlint.watching.guard import guarded_by
+from gradlint.watching.initial import doubled
+
+if TYPE_CHECKING:
+    from gradlint.watching.loop import Loop
+
+MAX_FORWARDS = 256
+"""Forwards recorded in one step: an episode of reinforcement learning has hundreds."""
+
+
+class FullLook:
+    """Hooks on every module, and on the graph of the first backward.
+
+    Args:
+        loop: The loop.
+        number: Number of the step.
+        keep_calls: See `Observer.open_step`.
+    """
+
+    def __init__(self, loop: Loop, number: int, *, keep_calls: bool) -> None:
+        self.loop = loop
+        self.number = number
+        self.forwards = 0
+        self.backwards = 0
+        self._captured = False
+        self._recording = False
+        self._paused = 0
+        self._hooks = ExitStack()
+        observer = loop.observer
+        for label, model in list(observer.roots.items()):
+            loop.refresh(label, model)
+        observer.open_step(number, keep_calls=keep_calls)
+        for label, model in list(observer.roots.items()):
+            self.admit(model, label)
+        self._hooks.enter_context(observer.calls.noting_packed())
+
+    def admit(self, model: nn.Module, label: str) -> None:
+        """Place hooks on a model; a compiled one stays closed."""
+        if label not in self.loop.compiled:
+            self._hooks.enter_context(HookManager(model, self, label))
+
+    # -- what modules tell ------------------------------------------------------------
+
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """A module starts; see `HookManager`."""
+        guarded_by(self.loop, self._enter, path, module, inputs)
+
+    def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A module ended; see `HookManager`."""
+        guarded_by(self.loop, self._leave, path, module, inputs, output)
+
+    def _enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        observer = self.loop.observer
+        if not observer.calls.open:
+            if self._paused or not torch.is_grad_enabled():  # an evaluation
+                self._paused += 1
+                return
+            self.forwards += 1
+            if self.forwards > MAX_FORWARDS:
+                self._hooks.close()
+                return
+            self.loop.data.begin(inputs)
+        observer.enter(path, module, inputs)
+
+    def _leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        observer = self.loop.observer
+        if observer.calls.open:
+            observer.leave(path, module, inputs, output)
+            if not observer.calls.open:
+                observer.outputs = output
+        elif self._paused:
+            self._paused -= 1
+
+    # -- what the loop tells ----------------------------------------------------------
+
+    def backward_begins(self, loss: Tensor | None, *, create_graph: bool) -> None:
+        """Read the graph behind the step's first loss, and be ready to measure its gains."""
+        self._paused = 0
+        self.backwards += 1
+        observer = self.loop.observer
+        if loss is None or loss.grad_fn is None:
+            return
+        if not self._captured:
+            self._captured = True
+            observer.forward_done(loss, gains=not create_graph, note_loss=False)
+            self.loop.data.note(observer)
+            if observer.recorder is not None:
+                observer.recorder.__enter__()
+                self._recording = True
+        observer.in_backward = True
+
+    def backward_ended(self) -> None:
+        """Remove the hooks of this backward, and let its graph go."""
+        observer = self.loop.observer
+        observer.in_backward = False
+        if self._recording and observer.recorder is not None:
+            observer.recorder.__exit__(None, None, None)
+        self._recording = False
+        observer.release()
+
+    def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
+        """Measure gradients, and at the start the weights themselves."""
+        self.loop.observer.weights.gradients(initial=initial, symmetry=True, without=without)
+
+    def before_update(self) -> None:
+        """Keep the weights."""
+        self.loop.observer.before_update()
+
+    def close(self, *, initial: bool) -> None:
+        """Measure the update, remove hooks, send the numbers on their way."""
+        loop, observer, number = self.loop, self.loop.observer, self.number
+        loop.forwards += self.forwards
+        loop.looked_at_backwards += self.backwards
+        observer.after_update()
+        self._watch_frozen()
+        if initial:
+            observer.close_window()
+        self._hooks.close()
+        unread = observer.unread()
+        observer.close_step()
+        if number == 1:
+            with_sources(observer)
+
+        def take(values: list[float]) -> None:
+            self._deliver(unread, values, initial=initial)
+            loop.numbers_arrived(number)
+
+        loop.series.readback.submit(unread.tensors, take)
+
+    def discard(self) -> None:
+        """Remove hooks; nothing of this step is kept."""
+        self._hooks.close()
+        self.loop.observer.unread()
+        self.loop.observer.close_step()
+        self.loop.observer.weights.forget()
+
+    # -- at the end -------------------------------------------------------------------
+
+    def _deliver(self, unread: Unread, values: list[float], *, initial: bool) -> None:
+        observer = self.loop.observer
+        before, flows = len(observer.observations), len(observer.flows)
+        seen = observer.deliver(unread, values)
+        if initial:
+            observer.observations[before:] = doubled(observer.observations[before:])
+            again = observer.flows[flows:]
+            observer.flows[flows:] = [replace(flow, step=0) for flow in again] + again
+        norm = seen.get(("total_gradient_norm", ""), 0.0)
+        if not math.isfinite(norm) and self.loop.accuses:
+            observer.events.append(in_gains(observer, unread, norm))
+
+    def _watch_frozen(self) -> None:
+        """Measure whether parameters that need no gradient moved since they were last seen."""
+        observer, known = self.loop.observer, self.loop.frozen
+        for path, parameter in observer.parameters.items():
+            if parameter.requires_grad or parameter.is_meta or not parameter.is_floating_point():
+                known.pop(path, None)
+                continue
+            now = parameter.detach().reshape(-1)[:4096].to(torch.float64)
+            before = known.get(path)
+            if before is not None and before.shape == now.shape:
+                size = torch.linalg.vector_norm(before)
+                change = torch.linalg.vector_norm(now - before)
+                ratio = change / torch.where(size > 0, size, torch.ones_like(size))
+                observer.put("frozen_change", ratio, observer.weights.site(path))
+            known[path] = now.clone()
+
+
+Make = Callable[[int], FullLook]
+
+
+def refreshed(loop: Loop, label: str, model: nn.Module) -> bool:
+    """Take up parameters that were added, replaced or unfrozen since; whether there were any."""
+    observer = loop.observer
+    known = observer.parameters
+    for inner, parameter in model.named_parameters():
+        path = joined(label, inner)
+        facts = observer.facts_of_parameters.get(path)
+        new = known.get(path) is not parameter
+        if new or (facts is not None and facts.requires_grad != parameter.requires_grad):
+            observer.admit(model, label=label)
+            return True
+    return False

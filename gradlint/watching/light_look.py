@@ -1,0 +1,83 @@
+"""LightLook: a step of which samples are staged while it runs and reduced at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.observation import MODEL
+from gradlint.watching.closeup import Backward, total_norm
+from gradlint.watching.first_non_finite import in_row
+from gradlint.watching.light import Layout, Light
+
+if TYPE_CHECKING:
+    from gradlint.watching.loop import Loop
+
+
+class LightLook:
+    """Hooks on leaf modules that were called before, and samples of every parameter."""
+
+    def __init__(self, loop: Loop, number: int) -> None:
+        self.loop = loop
+        self.number = number
+        observer = loop.observer
+        leaves = [
+            (path, observer.modules[path])
+            for path, facts in observer.facts_of_modules.items()
+            if facts.leaf and facts.calls and path in observer.modules
+            and path.partition(".")[0] not in loop.compiled
+        ]  # fmt: skip
+        parameters = list(observer.parameters.items())
+        self.light = Light(leaves, parameters, observer.depths, loop)
+
+    def admit(self, model: nn.Module, label: str) -> None:
+        """Leave a new model to the next full look."""
+
+    def backward_begins(self, loss: Tensor | None, *, create_graph: bool) -> None:
+        """Take gradients from now on as the loss's."""
+        self.light.in_backward = True
+
+    def backward_ended(self) -> None:
+        """Take no gradients any more."""
+        self.light.in_backward = False
+
+    def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
+        """Measure gradients and weights."""
+        found = total_norm(self.light.gradients(backward.norms, without))
+        self.loop.observer.put("total_gradient_norm", torch.zeros(()) if found is None else found)
+
+    def before_update(self) -> None:
+        """Keep samples of the weights."""
+        self.light.before_update()
+
+    def close(self, *, initial: bool) -> None:
+        """Reduce all samples together and send the numbers on their way."""
+        loop, number = self.loop, self.number
+        numbers, layout = self.light.reduce(loop.scaling.scale)
+        self.light.close()
+        unread = loop.observer.unread()
+        numbers += [value.reshape(1) for *_, value in unread.pending]
+        layout.columns += [(name, site) for name, site, _, _ in unread.pending]
+
+        def take(values: list[float]) -> None:
+            loop.records.row(number, layout, values)
+            self._accuse(layout, values)
+            loop.numbers_arrived(number)
+
+        loop.series.readback.submit(numbers, take)
+
+    def _accuse(self, layout: Layout, values: list[float]) -> None:
+        total = ("total_gradient_norm", MODEL)
+        if total in layout.columns and self.loop.accuses:
+            norm = values[layout.columns.index(total)]
+            if not math.isfinite(norm):
+                self.loop.observer.events.append(in_row(self.number, layout, values))
+
+    def discard(self) -> None:
+        """Remove hooks; nothing of this step is kept."""
+        self.light.close()
+        self.loop.observer.unread()
