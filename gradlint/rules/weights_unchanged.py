@@ -23,11 +23,11 @@ class WeightsUnchanged(Rule):
     """Parameters that have a gradient, a learning rate, and never change.
 
     ## What it does
-    Looks at the true update of every parameter that an optimizer holds. Flags those that were
-    equal before and after every observed step with a gradient and a learning rate above zero,
-    at least `min_steps` of them. In half precision, where the update is smaller than the
-    weight's own rounding, it is an error if most of the model stands still, a warning for single
-    weight matrices and a note for vectors.
+    Looks at the true update of every parameter that an optimizer holds, and of all where weights
+    are updated by hand. Flags those that were equal before and after every observed step with a
+    gradient and a learning rate above zero, at least `min_steps` of them. In half precision,
+    where the update is smaller than the weight's own rounding, it is an error if most of the
+    model stands still, a warning for single weight matrices and a note for vectors.
 
     ## Why is this bad?
     These weights keep their values for ever. A bfloat16 weight has 8 significant bits: an
@@ -92,6 +92,8 @@ class WeightsUnchanged(Rule):
         if loop.idle_optimizers:
             return "an optimizer is idle: what it holds stands still"
         optimizer = given(trace)
+        if optimizer is None and loop.by_hand:
+            return super().skip_reason(trace)
         if optimizer is None or loop.by_hand:
             return NOT_GIVEN
         rates = optimizer.learning_rates
@@ -101,6 +103,9 @@ class WeightsUnchanged(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each parameter that never changed."""
+        if given(trace) is None:
+            yield from self._by_hand(trace)
+            return
         still = {p.path: n for p in trace.parameters.values() if (n := self._still(trace, p))}
         rounded = {path for path in still if _below_rounding(trace, trace.parameters[path])}
         trainable = sum(p.numel for p in trace.parameters.values() if p.requires_grad)
@@ -142,6 +147,30 @@ class WeightsUnchanged(Rule):
         asked = [s for s in ratios.steps if s in pushed and rates.get(s, 0.0) > 0]
         return len(asked) if len(asked) >= self.min_steps and keeps(trace, parameter.path) else 0
 
+    def _by_hand(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for each parameter that updates by hand leave out."""
+        parameters = [p for p in trace.parameters.values() if p.requires_grad]
+        moved = [p for p in parameters if _moves(trace, p) > 0]
+        rate = max((_moves(trace, p) / _pushed(trace, p) for p in moved if _pushed(trace, p)),
+                   default=0.0)  # fmt: skip
+        for parameter in parameters:
+            path = parameter.path
+            updates = trace.of("update_to_weight_ratio").at(path).training
+            expected = rate * _pushed(trace, parameter)
+            lost = expected < 10 * _HALF_ULP.get(parameter.dtype, 2.0**-24)
+            if lost or len(updates) < self.min_steps or any(v != 0 for v in updates.values):
+                continue
+            if not keeps(trace, path):
+                continue
+            yield self.finding(
+                updates.sites[0],
+                f"{path} did not change in {len(updates)} steps with a gradient, while updates by "
+                f"hand changed {moved[0].path}",
+                parameter=path,
+                help="Update all of model.parameters(); freeze what is not to learn.",
+                evidence={"steps": len(updates), "moved": len(moved)},
+            )
+
     def fold(self, group: list[Finding]) -> Finding:
         """Return one finding for all parameters of `group`."""
         first = group[0]
@@ -154,6 +183,19 @@ class WeightsUnchanged(Rule):
             message=f"{first.message} (and {len(group) - 1} more)",
             evidence={**first.evidence, "parameters": len(group)},
         )
+
+
+def _moves(trace: Trace, parameter: ParameterFacts) -> float:
+    """Return the usual update of a parameter, as a share of it."""
+    moves = trace.of("update_to_weight_ratio").at(parameter.path).training.median
+    return moves if math.isfinite(moves) else 0.0
+
+
+def _pushed(trace: Trace, parameter: ParameterFacts) -> float:
+    """Return the usual gradient of a parameter, as a share of it."""
+    norm = trace.of("weight_norm").at(parameter.path).median
+    gradient = trace.of("gradient_norm").at(parameter.path).training.median
+    return gradient / norm if norm > 0 and math.isfinite(gradient) else 0.0
 
 
 def _below_rounding(trace: Trace, parameter: ParameterFacts) -> bool:

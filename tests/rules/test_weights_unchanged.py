@@ -116,3 +116,37 @@ def test_rounding_is_named_as_the_reason() -> None:
         "precision of its bfloat16"
     )
     assert "float32" in found.help
+
+
+def by_hand(
+    updates: Sequence[float] = (0.0,) * 5,
+    gradients: Sequence[float] = (1.0,) * 5,
+    others: Sequence[float] = (1e-3,) * 5,
+) -> Trace:
+    """Two layers without an optimizer: one with `updates`, one with those of `others`."""
+    return trace_of(
+        *[observe("update_to_weight_ratio", f"{n}.weight", v, module=n)
+          for n, v in (("fc", updates), ("out", others))],
+        *[observe("gradient_norm", f"{n}.weight", v, module=n)
+          for n, v in (("fc", gradients), ("out", [1.0] * 5))],
+        *[observe("weight_norm", f"{n}.weight", [2.0] * 6, module=n, start=0)
+          for n in ("fc", "out")],
+        modules=[ModuleFacts("fc", "Linear", 0), ModuleFacts("out", "Linear", 1)],
+        parameters=[ParameterFacts(f"{n}.weight", (8, 8), module=n) for n in ("fc", "out")],
+        loop=LoopFacts(steps=50, backwards=50, by_hand=True),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(by_hand(), [ERROR], id="left-out"),
+        pytest.param(by_hand((0.0,) * 2), [], id="two-steps"),
+        pytest.param(by_hand((0.0, 0.0, 1e-3, 0.0, 0.0)), [], id="moves-at-times"),
+        pytest.param(by_hand(gradients=(0.0,) * 5), [], id="no-gradient"),
+        pytest.param(by_hand(gradients=(1e-5,) * 5), [], id="below-the-rounding-of-float32"),
+        pytest.param(by_hand(others=(0.0,) * 5), [], id="nothing-moves"),
+    ],
+)
+def test_updates_by_hand_that_leave_a_parameter_out_are_found(observed, expected) -> None:
+    assert severities(observed) == expected
