@@ -105,7 +105,8 @@ def _parameters(loop: Loop) -> dict[str, ParameterFacts]:
     for path, facts in observer.facts_of_parameters.items():
         parameter = observer.parameters.get(path)
         if known and parameter is not None:
-            facts = replace(facts, in_optimizer=id(parameter) in held)
+            # Those of a function are gone with it: what they held is known from their first step.
+            facts = replace(facts, in_optimizer=id(parameter) in held or loop.held.get(path, False))
         elif known:
             facts = replace(facts, in_optimizer=loop.held.get(path))
         found[path] = facts
