@@ -410,6 +410,10 @@ class Observer:
         """Note a number of the whole run, measured by the caller."""
         self._put(all_metrics()[name], site, value)
 
+    def put_at(self, name: str, site: Site, *tensors: Tensor) -> None:
+        """Measure the metric `name` of `tensors` at `site`."""
+        self._put(all_metrics()[name], site, *tensors)
+
     def unread(self) -> Unread:
         """Hand over what was measured since the last reading, still on its device."""
         graph = self.captured.graph if self.captured is not None else Graph()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,19 +14,22 @@ from gradlint.report import Report, build_report
 from gradlint.trace import Trace
 
 
-def judge_trace(trace: Trace, config: Config, target: Mapping[str, Any]) -> Report:
+def judge_trace(
+    trace: Trace, config: Config, target: Mapping[str, Any], *, notices: Iterable[str] = ()
+) -> Report:
     """Judge `trace` by all active rules; causes first, symptoms beneath them.
 
     Args:
         trace: What was measured.
         config: Which rules, severities, exemptions; and from which severity on to fail.
         target: What the report says of the target.
+        notices: What else the user is told.
     """
     rules = active_rules(config)
     judgement = judge(trace, rules, [*module_ignores(config), *EXEMPTIONS])
     judgement, suppressed = take_suppressed(judgement)
     linked = link(apply_severity(judgement.findings, config))
-    return reported(linked, judgement, suppressed, trace, config, target)
+    return reported(linked, judgement, suppressed, trace, config, target, notices=notices)
 
 
 def reported(
@@ -36,6 +39,8 @@ def reported(
     trace: Trace,
     config: Config,
     target: Mapping[str, Any],
+    *,
+    notices: Iterable[str] = (),
 ) -> Report:
     """Return the report of findings that are linked already."""
     return build_report(
@@ -47,6 +52,7 @@ def reported(
         target=dict(target),
         fail_on=config.fail_on,
         rules_run=judgement.rules_run,
+        notices=notices,
     )
 
 

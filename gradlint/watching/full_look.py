@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gradlint.engine import Unread
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.weak import joined
+from gradlint.observation import Site
 from gradlint.watching.closeup import Backward
 from gradlint.watching.facts_of import with_sources
 from gradlint.watching.first_non_finite import in_gains
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 MAX_FORWARDS = 256
 """Forwards recorded in one step: an episode of reinforcement learning has hundreds."""
+
+
+SETTLED = 50
+"""Steps after which running statistics have followed the batches' (momentum 0.1: 0.9^50)."""
 
 
 class FullLook:
@@ -80,6 +85,21 @@ class FullLook:
                 return
             self.loop.data.begin(inputs)
         observer.enter(path, module, inputs)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and self.number > SETTLED:
+            self._measure_gap(path, module, inputs)
+
+    def _measure_gap(self, path: str, module: nn.modules.batchnorm._BatchNorm, inputs: Any) -> None:
+        """Compare running statistics with the batch's, before the module updates them."""
+        given = inputs[0][0] if inputs[0] else None
+        mean, var = module.running_mean, module.running_var
+        if not module.training or mean is None or var is None or not isinstance(given, Tensor):
+            return
+        axes = [axis for axis in range(given.ndim) if axis != 1]
+        observer = self.loop.observer
+        with torch.no_grad():
+            batch_var, batch_mean = torch.var_mean(given.detach().float(), dim=axes, correction=0)
+            site = Site(path, type(module).__name__, observer.depths.get(path, 0), path)
+            observer.put_at("batch_statistics_gap", site, mean, var, batch_mean, batch_var)
 
     def _leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         observer = self.loop.observer

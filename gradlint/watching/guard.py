@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -24,7 +25,8 @@ def guarded(method: F) -> F:
     """Make a method of `Loop` safe to be called from inside the user's training.
 
     An exception of ours disarms the watcher and is kept in `failure`; only what the user
-    asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`.
+    asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`. A
+    forked process (a loader's worker) is not watched.
     """
 
     @functools.wraps(method)
@@ -38,6 +40,8 @@ def guarded_by(loop: Any, function: Callable[..., Any], *args: Any, **kwargs: An
     """Call `function` as a guarded method of `loop` is called."""
     if loop.inside:
         return function(*args, **kwargs)
+    if os.getpid() != loop.process:
+        return None
     loop.inside = True
     loop.entered = started = time.thread_time()
     try:

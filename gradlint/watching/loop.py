@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import guarded
 from gradlint.watching.interval import Interval
 from gradlint.watching.light_look import LightLook
+from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
 from gradlint.watching.records import Records
 from gradlint.watching.roots import Discovery, is_compiled, is_trained_before, unwrapped
@@ -105,6 +107,8 @@ class Loop(switchboard.Ear):
         """When the outermost of our own functions was entered, on the thread's clock."""
         self.looking = False
         self.ended = 0.0
+        self.process = os.getpid()
+        """Where the loop runs; a forked child runs another."""
         self._started = 0.0
         self._on_step = on_step
         self._on_numbers = on_numbers
@@ -113,6 +117,7 @@ class Loop(switchboard.Ear):
         self._backward_depth = 0
         self._hand: ByHand | None = None
         self._carry_by_hand = Carry()
+        self._noise = Noise()
         for label, model in (models or {}).items():
             self.admit(model, label)
 
@@ -433,6 +438,10 @@ class Loop(switchboard.Ear):
         others = {id(p) for k in self.optimizers if k is not known for p in k.parameters()} - own
         total = interval.backward.total(others)
         self._put("backward_gradient_norm", total)
+        clipped = bool(self.clips.of_step)
+        if known is not None and self.optimizers.count_stepped < 2 and not clipped:
+            parameters = self.observer.parameters
+            self._noise.note(interval.number, parameters, self.observer, others)
         carry = known.carry if known is not None else self._carry_by_hand
         self._put("carried_gradient_norm", carry.carried())
         if optimizer is not None and self.scaling.is_fused(optimizer):

@@ -71,7 +71,8 @@ class Watcher:
         self._until = until
         self._alarm = alarm
         self._target = dict(target or {})
-        self._writer = None if trace is None else TraceWriter(Path(trace), target=self._target)
+        writes = trace is not None and os.environ.get("RANK", "0") == "0"
+        self._writer = TraceWriter(Path(trace), target=self._target) if trace and writes else None
         self._next_judged = 10
         self._said: set[tuple[str, str]] = set()
         self._next_written = 1
@@ -171,22 +172,34 @@ class Watcher:
         self.stop()
         trace = self.trace(ended)
         if self._writer is not None:
+            self._writer.describe(**_about(trace))
             self._writer.whole(trace)
             self._writer.close(ended)
         self._report = self._judged(trace)
         return self._report
 
     def _judged(self, trace: Trace) -> Report:
-        if self.loop.failure is not None:
-            name = type(self.loop.failure).__name__
-            self._target["watching_failed"] = f"{name}: {self.loop.failure}"
         if not self.loop.backwards and not trace.facts.events:
             raise NotObservedError(
                 "expected a model to be trained, got no backward pass from one; is the loop "
                 "inside the `with`, and does it call loss.backward()?"
             )
         target = {"command": self.command, **_about(trace), **self._target}
-        return judge_trace(trace, self.config, target)
+        return judge_trace(trace, self.config, target, notices=self._notices(trace))
+
+    def _notices(self, trace: Trace) -> list[str]:
+        """Return what else the user should know of the watching."""
+        failure, writer = self.loop.failure, self._writer
+        found: list[str] = []
+        if failure is not None:
+            steps = self.loop.steps
+            found.append(
+                f"gradlint stopped watching after {steps} steps, by a fault of its own: "
+                f"{type(failure).__name__}: {failure}"
+            )
+        if writer is not None and writer.error is not None:
+            found.append(f"the trace could not be written to its end: {writer.error.strerror}")
+        return found
 
     def _write(self, number: int) -> None:
         """Write the trace so far, ever less often: what a killed run loses is its last tenth."""

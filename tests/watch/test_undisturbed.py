@@ -121,18 +121,21 @@ def test_nothing_is_left_behind_by_an_exception(at: str) -> None:
     def fail(*args: Any) -> None:
         raise RuntimeError(at)
 
-    with pytest.raises(RuntimeError, match=at), Watcher(training.model, training.optimizer):
-        training.step()
-        if at == "forward":
-            with training.model[2].register_forward_hook(fail):
-                training.step()
-        elif at == "backward":
-            with training.model[0].weight.register_hook(fail):
-                training.step()
-        elif at == "step":
-            with training.optimizer.register_step_pre_hook(fail):
-                training.step()
-        fail()
+    def loop() -> None:
+        places = {
+            "forward": training.model[2].register_forward_hook,
+            "backward": training.model[0].weight.register_hook,
+            "step": training.optimizer.register_step_pre_hook,
+        }
+        with Watcher(training.model, training.optimizer):
+            training.step()
+            if at in places:
+                with places[at](fail):
+                    training.step()
+            fail()
+
+    with pytest.raises(RuntimeError, match=at):
+        loop()
 
     assert dict(hooks(training.model)) == before
     assert process() == torch_before

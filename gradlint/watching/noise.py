@@ -1,0 +1,54 @@
+"""Noise: whether gradients of consecutive steps have a direction in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gradlint.engine import Observer
+from gradlint.watching.light import local
+
+STEPS = 8
+"""Consecutive steps compared; the ratio of pure noise scatters by 1/8 · √(2/S)."""
+
+ENTRIES = 256
+"""Entries of each weight's gradient, the same at every step."""
+
+MAX_WEIGHTS = 64
+"""Weights followed; more would tell the same."""
+
+
+class Noise:
+    """Keeps a few entries of each weight's gradient, as backward left it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, list[Tensor]] = {}
+        self._last = -1
+
+    def note(
+        self,
+        number: int,
+        parameters: Mapping[str, nn.Parameter],
+        observer: Observer,
+        without: Collection[int] = (),
+    ) -> None:
+        """Keep the gradients of step `number`; after `STEPS` in a row, measure."""
+        if number != self._last + 1:
+            self._kept.clear()
+        self._last = number
+        for path, parameter in parameters.items():
+            gradient = parameter.grad
+            if gradient is None or parameter.ndim < 2 or id(parameter) in without:
+                continue
+            if gradient.is_sparse or (path not in self._kept and len(self._kept) >= MAX_WEIGHTS):
+                continue
+            flat = local(gradient).reshape(-1)
+            samples = self._kept.setdefault(path, [])
+            samples.append(flat[:: max(1, flat.numel() // ENTRIES)][:ENTRIES].clone())
+            if len(samples) == STEPS:
+                observer.put_at(
+                    "gradient_signal_to_noise", observer.weights.site(path), torch.stack(samples)
+                )
+                samples.clear()
