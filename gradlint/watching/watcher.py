@@ -107,7 +107,12 @@ class Watcher:
         if self.command == "run" or isinstance(error, GradientHealthError):
             return
         self._report = None
-        self.finish("" if error is None else "exception", error)
+        try:
+            self.finish("" if error is None else "exception", error)
+        except Exception:
+            if error is None:
+                raise
+            # The loop's own exception is the one to see.
 
     def _stepped(self, number: int) -> None:
         if self._until is not None and number >= self._until:
