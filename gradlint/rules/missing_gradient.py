@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._inputs import reading
-from gradlint.rules._loop import cleared, learned, left_alone, nobody_trains, same_model
+from gradlint.rules._loop import cleared, learned, left_alone, nobody_trains, roots, same_model
 from gradlint.rules._optimizer import is_copy, topmost
 from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
@@ -151,6 +151,9 @@ class MissingGradient(Rule):
         elif _runs_whole(trace, path) and _added_as_constant(trace, trace.modules[path]):
             severity = Severity.WARNING
             because = "its output is added in as a constant"
+        elif _stepped_in_vain(trace, path):
+            severity = Severity.WARNING if trace.facts.pretrained else Severity.ERROR
+            because = "an optimizer steps it, and the loss does not depend on it"
         count = len(group)
         idle = severity is Severity.NOTE
         return self.finding(
@@ -266,6 +269,18 @@ def _reads_batch(trace: Trace, reader: ModuleFacts, size: int) -> bool:
             if ratio is None or 2 / 3 <= ratio <= 3 / 2:
                 return True
     return False
+
+
+def _stepped_in_vain(trace: Trace, path: str) -> bool:
+    """Whether a whole model runs and is an optimizer's, all optimizers step, and it never learns.
+
+    With one optimizer for all it may be there for another purpose.
+    """
+    loop = trace.facts.loop
+    each = loop is not None and len(loop.optimizers) > 1 and not loop.idle_optimizers
+    if not each or path not in roots(trace) - {""} or not _runs_whole(trace, path):
+        return False
+    return all(p.in_optimizer for p in trace.parameters.values() if _inside(p, path))
 
 
 def _added_as_constant(trace: Trace, module: ModuleFacts) -> bool:

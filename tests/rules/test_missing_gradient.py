@@ -314,6 +314,7 @@ def test_gradients_cleared_before_the_step_are_no_missing_ones() -> None:
 
 
 def test_a_discriminator_that_runs_first_is_not_cut_from_its_generator() -> None:
+    """It is nobody's partner where every optimizer steps, and it never learns."""
     noise = ModuleFacts("netG.fc", "Linear", 1, 1, parameters=("netG.fc.weight",),
                         input_shape=(8, 4), output_shape=(8, 16))  # fmt: skip
     trace = trace_of(
@@ -327,7 +328,14 @@ def test_a_discriminator_that_runs_first_is_not_cut_from_its_generator() -> None
         inputs=(BATCH,),
     )
 
+    models = trace.but(modules={"": ModuleFacts("", "models", leaf=False), **trace.modules})
+    both = ("Adam", "Adam")
+    idle = watched(models, optimizers=both, idle_optimizers=("SGD",))
+
     assert severities(watched(trace)) == [(Severity.NOTE, "netD")]
+    assert severities(watched(models)) == [(Severity.NOTE, "netD")]
+    assert severities(idle) == [(Severity.NOTE, "netD")]
+    assert severities(watched(models, optimizers=both)) == [(Severity.ERROR, "netD")]
 
 
 def test_a_model_found_while_it_ran_comes_before_what_reads_it() -> None:
