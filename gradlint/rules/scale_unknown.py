@@ -17,9 +17,10 @@ class ScaleUnknown(Rule):
     """Gradients that carry a loss scale that is not known.
 
     ## What it does
-    Says so where gradients still carried a loss scale when the optimizer took them, as fused
-    optimizers do, which divide it out inside their step. Ratios of gradients to weights are
-    withheld then.
+    Says so where gradients still carried a loss scale when the optimizer took them, and no
+    GradScaler was seen that says how large it was: fused optimizers divide a scale out inside
+    their step that somebody wrote into `optimizer.grad_scale`. Ratios of gradients to weights
+    are withheld then.
 
     ## Why is this bad?
     A scaled gradient is tens of thousands of times too large on purpose. Compared with its
@@ -29,27 +30,25 @@ class ScaleUnknown(Rule):
     ```python
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    scaler = torch.amp.GradScaler("cpu")
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(1024.0), torch.tensor(0.0)
     x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
 
     for step in range(30):
         optimizer.zero_grad()
-        scaler.scale(F.cross_entropy(model(x), y)).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        (1024.0 * F.cross_entropy(model(x), y)).backward()
+        optimizer.step()
     ```
 
     Use instead:
     ```python
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    scaler = torch.amp.GradScaler("cpu")
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     x, y = torch.randn(64, 16), torch.randint(0, 5, (64,))
 
     for step in range(30):
         optimizer.zero_grad()
         scaler.scale(F.cross_entropy(model(x), y)).backward()
-        scaler.unscale_(optimizer)
         scaler.step(optimizer)
         scaler.update()
     ```
@@ -65,7 +64,7 @@ class ScaleUnknown(Rule):
     name: ClassVar = "scale-unknown"
     severity: ClassVar = Severity.WARNING
     stage: ClassVar = Stage.WIRING
-    help: ClassVar = "Call scaler.unscale_(optimizer) before scaler.step(optimizer)."
+    help: ClassVar = "Scale the loss with torch.amp.GradScaler, whose scale can be seen."
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no loop was watched."""

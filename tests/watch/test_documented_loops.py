@@ -15,14 +15,8 @@ from gradlint.rules import Rule, all_rules
 from gradlint.testing import documented_programs
 from gradlint.watching import Watcher
 
-WAITING = {"GL307": "no loop measures gradient_signal_to_noise yet"}
-
 LOOPS = [
-    pytest.param(
-        rule,
-        id=rule.name,
-        marks=[pytest.mark.xfail(reason=WAITING[rule.code])] if rule.code in WAITING else [],
-    )
+    pytest.param(rule, id=rule.name)
     for rule in all_rules()
     if "for step in range(" in documented_programs(rule)[0]
 ]
