@@ -27,7 +27,7 @@ from gradlint.watching.data import Data
 from gradlint.watching.facts_of import facts_of_optimizer, schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
-from gradlint.watching.guard import guarded
+from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import Interval
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
@@ -73,6 +73,8 @@ class Loop(switchboard.Ear):
         self.clips = Clips()
         self.scaling = Scaling()
         self.data = Data()
+        self.patience: int | None = None
+        """Backwards after which a loop that never steps is stopped; None never stops it."""
         self.discover = discover
         self.discovery = Discovery(self.admit)
         self.optimizers = Optimizers(self.step_begins, self.step_ended, self._matters)
@@ -247,11 +249,15 @@ class Loop(switchboard.Ear):
         number = self.steps + 1
         interval = Interval(look, number, time.perf_counter(), self.own)
         self._interval = interval
-        if look is Look.FULL:
+        self._look_at(interval)
+
+    def _look_at(self, interval: Interval) -> None:
+        if interval.look is Look.FULL:
             # One optimizer's loss may come through what ran before another one's step.
-            interval.closeup = FullLook(self, number, keep_calls=stepped > 1)
-        elif look is Look.LIGHT:
-            interval.closeup = LightLook(self, number)
+            several = self.optimizers.count_stepped > 1
+            interval.closeup = FullLook(self, interval.number, keep_calls=several)
+        elif interval.look is Look.LIGHT:
+            interval.closeup = LightLook(self, interval.number)
 
     def _close(self, interval: Interval, known: Known | None) -> None:
         """Take what an interval gave; the next one begins."""
@@ -282,6 +288,28 @@ class Loop(switchboard.Ear):
             interval.closeup.discard()
         self._open()
 
+    def _try_again(self, interval: Interval) -> None:
+        """Forget a backward that raised, and the forward before it."""
+        interval.backwards -= 1
+        self.series.take_back()
+        if interval.closeup is not None:
+            interval.closeup.backward_ended()
+            interval.closeup.discard()
+            interval.closeup = None
+            self._look_at(interval)
+
+    def _drop(self) -> None:
+        """Forget what was seen before a step that raised; what runs since was not seen apart."""
+        interval = self._interval
+        if interval is None:
+            return
+        self.series.forget(self.clips)
+        interval.backwards = 0
+        interval.measured = False
+        if interval.closeup is not None:
+            interval.closeup.discard()
+            interval.closeup = None
+
     def _stream(self, known: Known | None) -> Site:
         """Return the site of the loss that belongs to an optimizer's steps."""
         if known is None:
@@ -304,9 +332,13 @@ class Loop(switchboard.Ear):
             return
         if self._hand is not None and self._interval.backwards:
             self._close_by_hand()
+        if self.optimizers.raised():
+            self._drop()
         interval = self._interval
         interval.backwards += 1
         self.backwards += 1
+        if self.patience is not None and not self.steps and self.backwards > self.patience:
+            raise Stop("until")
         loss = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 1 else None
         if loss is not None and not (self.optimizers.inside and interval.backwards > 1):
             self._note_loss(loss)
@@ -340,8 +372,7 @@ class Loop(switchboard.Ear):
             return
         closeup = interval.closeup
         if error is not None:
-            if closeup is not None:
-                closeup.backward_ended()
+            self._try_again(interval)
             detail = {"phase": "backward", "type": type(error).__name__, "message": str(error)}
             self.observer.events.append(Event("exception", self.steps + 1, None, detail))
             return
@@ -351,6 +382,8 @@ class Loop(switchboard.Ear):
         if closeup is not None:
             closeup.backward_ended()
             self._note_norms(interval)
+        if self.backwards in (1, 10):  # the second look finds what idles
+            self._find_optimizers()
         if interval.backwards == 1 and self.optimizers.count_stepped == 0:
             self._maybe_by_hand(interval)
         many = interval.backwards > MAX_BACKWARDS and not self.optimizers.inside
@@ -498,14 +531,22 @@ class Loop(switchboard.Ear):
         elif not self.discovery.running:
             self.discovery.start()
 
+    def _find_optimizers(self) -> None:
+        """Find optimizers that did not step, and what they hold: it may be gone at the end."""
+        if self._given or self.optimizers.inside:
+            return
+        self.optimizers.find(self._parameters())
+        held = {id(p) for known in self.optimizers if known.found for p in known.parameters()}
+        for path, parameter in self.observer.parameters.items():
+            if id(parameter) in held:
+                self.held[path] = True
+
     # -- updates by hand --------------------------------------------------------------
 
     def _maybe_by_hand(self, interval: Interval) -> None:
         """After a backward that no optimizer waits for: the next forward tells of an update."""
         if self._given or self.optimizers.inside:
             return
-        if self.backwards in (1, 10):  # the second look finds what idles
-            self.optimizers.find(self._parameters())
         if self.holders():
             return
         interval.initial = self.by_hand == 0

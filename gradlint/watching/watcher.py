@@ -86,6 +86,8 @@ class Watcher:
             on_step=self._stepped,
             on_numbers=self._numbers,
         )
+        if until is not None:
+            self.loop.patience = 100 + 10 * until
 
     # -- the loop ---------------------------------------------------------------------
 
