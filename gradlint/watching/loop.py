@@ -337,6 +337,7 @@ class Loop(switchboard.Ear):
         interval = self._interval
         interval.backwards += 1
         self.backwards += 1
+        self.series.mark()
         if self.patience is not None and not self.steps and self.backwards > self.patience:
             raise Stop("until")
         loss = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,6 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from gradlint.facts import OptimizerFacts
 from gradlint.observation import Site
 from gradlint.watching.carry import Carry
+
+_STEPS = register_optimizer_step_pre_hook.__code__.co_filename
+"""Where torch wraps every optimizer's `step`."""
 
 Told = Callable[[torch.optim.Optimizer], None]
 
@@ -131,6 +135,13 @@ class Optimizers:
         """Whether a step is running."""
         return bool(self._running)
 
+    def raised(self) -> bool:
+        """Whether a step began that is not running any more; forgets it."""
+        if not self._running or _is_running():
+            return False
+        self._running.clear()
+        return True
+
     def find(self, parameters: Iterable[nn.Parameter]) -> None:
         """Look through the process for optimizers that hold one of `parameters`."""
         own = {id(p) for p in parameters}
@@ -153,3 +164,13 @@ class Optimizers:
             del self._running[self._running.index(id(optimizer)) :]
         if not self._running and self._matters(optimizer):
             self._ended(optimizer)
+
+
+def _is_running() -> bool:
+    """Whether a caller is an optimizer's step."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == _STEPS and frame.f_code.co_name == "wrapper":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

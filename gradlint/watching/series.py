@@ -23,6 +23,8 @@ class Series:
         self._late: list[tuple[str, int, Tensor, Site]] = []
         self._loss: float | None = None
         self._losses: list[Tensor] = []
+        self._before: tuple[float | None, int] = None, 0
+        """What was there before the latest backward."""
         self._rate: dict[Site, float] = {}
 
     def loss(self, value: Tensor) -> float | None:
@@ -33,6 +35,15 @@ class Series:
         else:
             self._loss = known if self._loss is None else self._loss + known
         return known
+
+    def mark(self) -> None:
+        """A backward begins."""
+        self._before = self._loss, len(self._losses)
+
+    def take_back(self) -> None:
+        """Drop the loss of the latest backward: nothing came of it."""
+        self._loss, count = self._before
+        del self._losses[count:]
 
     def close(
         self, number: int, site: Site, clips: Clips, rate: float | None, *, looked: bool
