@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,50 @@ def test_an_example_is_judged_as_it_says(
         assert result.exit_code == 1
 
 
+WATCHED = re.compile(r"^gradlint run (?P<command>.*?)(?: {2,}# (?P<says>.*))?$", re.MULTILINE)
+
+
+def runs() -> list[object]:
+    docstring = (ROOT / "examples/train_digits.py").read_text(encoding="utf-8").split('"""')[1]
+    return [
+        pytest.param(match["command"], match["says"], id=match["command"].split(".py")[-1].strip())
+        for match in WATCHED.finditer(docstring)
+    ]
+
+
+@pytest.mark.parametrize(("command", "says"), runs())
+def test_a_watched_example_is_judged_as_it_says(command: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gradlint", "run", "-f", f"json:{file}", *shlex.split(command)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    report = json.loads(file.read_text(encoding="utf-8"))
+    causes = [f["code"] for f in report["findings"] if f["severity"] != "note"]
+    assert "epoch 4" in done.stdout
+    assert done.returncode == (0 if says == "healthy" else 1), done.stderr
+    assert causes[:1] == ([] if says == "healthy" else [says[:5]])
+
+
+def test_a_watched_loop_of_ones_own_prints_its_report() -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/watch_loop.py"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "healthy" in done.stdout
+
+
 def test_every_example_names_a_command() -> None:
     without = [
         file.name
         for file in (ROOT / "examples").glob("*.py")
-        if not COMMAND.search(file.read_text(encoding="utf-8").split('"""')[1])
+        if not re.search(
+            r"^ *(gradlint|python|pytest) ", file.read_text(encoding="utf-8").split('"""')[1], re.M
+        )
     ]
 
     assert without == []
