@@ -15,13 +15,13 @@ from gradlint.watching.light import local, norms
 
 @dataclass(frozen=True)
 class Backward:
-    """Gradient norms when a backward ended: by ``id(parameter)``, version and norm."""
+    """Gradient norms when a backward ended, by ``id(parameter)``."""
 
-    norms: dict[int, tuple[int, Tensor]]
+    norms: dict[int, Tensor]
 
     def total(self, without: Collection[int]) -> Tensor | None:
         """Return the norm over all parameters but those in `without`."""
-        return total_norm([norm for key, (_, norm) in self.norms.items() if key not in without])
+        return total_norm([norm for key, norm in self.norms.items() if key not in without])
 
 
 class Closeup(Protocol):
@@ -54,7 +54,7 @@ def norms_by_id(parameters: Sequence[nn.Parameter]) -> Backward:
     held = [(p, p.grad) for p in parameters]
     grads = [(p, g) for p, g in held if g is not None]
     found = norms([local(g) for _, g in grads])
-    return Backward({id(p): (g._version, n) for (p, g), n in zip(grads, found, strict=True)})
+    return Backward({id(p): n for (p, _), n in zip(grads, found, strict=True)})
 
 
 def total_norm(found: Sequence[Tensor]) -> Tensor | None:

@@ -103,6 +103,7 @@ class Light:
         self._before: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._with_gradient: list[int] = []
+        self._moving: list[int] = []
         self._gradient_norms: list[Tensor] = []
 
     # -- while the step runs ----------------------------------------------------------
@@ -137,42 +138,37 @@ class Light:
         finally:
             self.owner.own += time.perf_counter() - started
 
-    def gradients(
-        self, known: Mapping[int, tuple[int, Tensor]], without: Collection[int]
-    ) -> list[Tensor]:
+    def gradients(self, without: Collection[int]) -> list[Tensor]:
         """Measure gradients and weights as the optimizer's step finds them.
 
+        What was measured when backward ended does not do: `GradScaler.unscale_` and
+        ``gradient.data.clamp_`` change a gradient and leave its version as it was.
+
         Args:
-            known: By ``id(parameter)``, version and norm of the gradient when backward ended:
-                what nobody has written to since is not measured twice.
             without: Parameters of other optimizers, by ``id``.
 
         Returns:
             The gradients' norms.
         """
-        self._with_gradient = []
-        fresh: list[tuple[int, Tensor]] = []
-        found: dict[int, Tensor] = {}
-        for index, (_, parameter) in enumerate(self._parameters):
-            gradient = parameter.grad
-            if gradient is None or not gradient.numel() or id(parameter) in without:
-                continue
-            self._with_gradient.append(index)
-            before = known.get(id(parameter))
-            if before is not None and before[0] == gradient._version:
-                found[index] = before[1]
-            else:
-                fresh.append((index, local(gradient)))
-        measured = norms([gradient for _, gradient in fresh])
-        found |= {index: norm for (index, _), norm in zip(fresh, measured, strict=True)}
-        self._gradient_norms = [found[index] for index in self._with_gradient]
+        held = self._held(without)
+        self._with_gradient = [index for index, _ in held]
+        self._gradient_norms = norms([local(gradient) for _, gradient in held])
         self._norms = norms([local(p) for _, p in self._parameters])
         return self._gradient_norms
 
+    def _held(self, without: Collection[int] = ()) -> list[tuple[int, Tensor]]:
+        found = [(index, p, p.grad) for index, (_, p) in enumerate(self._parameters)]
+        return [
+            (index, gradient)
+            for index, parameter, gradient in found
+            if gradient is not None and gradient.numel() and id(parameter) not in without
+        ]
+
     def before_update(self) -> None:
         """Keep a sample of every weight that may move."""
+        self._moving = self._with_gradient or [index for index, _ in self._held()]
         with torch.no_grad():
-            self._views = [sample(local(self._parameters[i][1])) for i in self._with_gradient]
+            self._views = [sample(local(self._parameters[i][1])) for i in self._moving]
             self._before = [view.clone() for view in self._views]
 
     # -- when it is over --------------------------------------------------------------
@@ -218,26 +214,24 @@ class Light:
             layout.columns += [("activation_grad_norm", self._sites[i]) for i in group]
 
     def _reduce_parameters(self, found: list[Tensor], layout: Layout) -> None:
-        if not self._norms:
-            return
         sites = [self._site(path) for path, _ in self._parameters]
-        home = self._norms[0].device
-        weights = _column(self._norms, home)
-        found.append(weights)
-        layout.columns += [("weight_norm", site) for site in sites]
         held = self._with_gradient
-        if not held:
-            return
-        grads = _column(self._gradient_norms, home)
-        own = weights[torch.tensor(held, device=home)]
-        found += [grads, _ratio(grads, own)]
-        layout.columns += [("gradient_norm", sites[i]) for i in held]
-        layout.columns += [("gradient_ratio", sites[i]) for i in held]
+        if self._norms:
+            weights = _column(self._norms, self._norms[0].device)
+            found.append(weights)
+            layout.columns += [("weight_norm", site) for site in sites]
+            if held:
+                own = weights[torch.tensor(held, device=weights.device)]
+                grads = _column(self._gradient_norms, weights.device)
+                found += [grads, _ratio(grads, own)]
+                layout.columns += [("gradient_norm", sites[i]) for i in held]
+                layout.columns += [("gradient_ratio", sites[i]) for i in held]
         if self._before:
-            change = torch._foreach_sub(self._views, self._before)
-            moved, size = _column(norms(list(change)), home), _column(norms(self._before), home)
-            found.append(_ratio(moved, size))
-            layout.columns += [("update_to_weight_ratio", sites[i]) for i in held]
+            before = norms(self._before)
+            change = norms(list(torch._foreach_sub(self._views, self._before)))
+            home = before[0].device
+            found.append(_ratio(_column(change, home), _column(before, home)))
+            layout.columns += [("update_to_weight_ratio", sites[i]) for i in self._moving]
 
     def _site(self, path: str) -> Site:
         module = path.rpartition(".")[0]

@@ -47,7 +47,7 @@ class LightLook:
 
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """Measure gradients and weights."""
-        found = total_norm(self.light.gradients(backward.norms, without))
+        found = total_norm(self.light.gradients(without))
         self.loop.observer.put("total_gradient_norm", torch.zeros(()) if found is None else found)
 
     def before_update(self) -> None:
