@@ -25,6 +25,7 @@ class Case:
     fault: str
     text: str
     causes: frozenset[str] = frozenset()
+    missed: bool = False
 
     @property
     def id(self) -> str:
@@ -45,12 +46,12 @@ def cases() -> Iterator[Case]:
     for name in GALLERY:
         yield Case(name, "", original(name))
     for fault in FAULTS:
-        yield Case(fault.script, fault.name, fault.planted(), fault.causes)
+        yield Case(fault.script, fault.name, fault.planted(), fault.causes, bool(fault.missed))
 
 
 def row(case: Case, outcome: Outcome) -> str:
     """Return one line of the table."""
-    verdict = "ok" if case.passed(outcome) else "WRONG"
+    verdict = "ok" if case.passed(outcome) else "missed" if case.missed else "WRONG"
     wanted = "/".join(sorted(case.causes)) or "healthy"
     first = (outcome.findings and outcome.alarms and outcome.alarms[0].strip()) or "nothing"
     if not outcome.report:
@@ -58,7 +59,7 @@ def row(case: Case, outcome: Outcome) -> str:
     if outcome.broken:
         first = f"gradlint failed: {outcome.broken}"
     return (
-        f"{case.script:26} {case.fault:29} {verdict:6}{wanted:18} {outcome.seconds:5.1f}s  {first}"
+        f"{case.script:26} {case.fault:29} {verdict:7}{wanted:18} {outcome.seconds:5.1f}s  {first}"
     )
 
 

@@ -49,6 +49,8 @@ class Fault:
     causes: frozenset[str]
     edits: tuple[tuple[str, str], ...]
     because: str = ""
+    missed: str = ""
+    """Why gradlint does not name this fault yet; empty where it does."""
 
     @property
     def id(self) -> str:
@@ -74,9 +76,16 @@ FAULTS: list[Fault] = []
 """All faults, by kind."""
 
 
-def plant(name: str, causes: str, script: str, *edits: tuple[str, str], because: str = "") -> None:
+def plant(
+    name: str,
+    causes: str,
+    script: str,
+    *edits: tuple[str, str],
+    because: str = "",
+    missed: str = "",
+) -> None:
     """Add a fault; `causes` are codes separated by spaces."""
-    FAULTS.append(Fault(name, script, frozenset(causes.split()), edits, because))
+    FAULTS.append(Fault(name, script, frozenset(causes.split()), edits, because, missed))
 
 
 def lines(indent: int, *text: str) -> str:

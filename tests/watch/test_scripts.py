@@ -63,8 +63,9 @@ def script(name: str) -> object:
 
 
 def fault(planted: Fault) -> object:
-    marks = () if planted.id in FAST_FAULTS else (pytest.mark.slow,)
-    return pytest.param(planted, id=planted.id, marks=marks)
+    slow = [] if planted.id in FAST_FAULTS else [pytest.mark.slow]
+    missed = [pytest.mark.xfail(reason=planted.missed, strict=True)] if planted.missed else []
+    return pytest.param(planted, id=planted.id, marks=slow + missed)
 
 
 @pytest.mark.parametrize("name", [script(name) for name in GALLERY])
