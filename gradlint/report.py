@@ -17,12 +17,14 @@ from gradlint._version import __version__
 from gradlint.comments import comment_notices
 from gradlint.errors import GradientHealthError, UsageError
 from gradlint.finding import Explained, Finding, Severity
+from gradlint.report_history import history_of
 from gradlint.report_json import decode, encode, plain
 from gradlint.report_records import (
     CureRecord,
     ExplainedRecord,
     Failure,
     FlowRow,
+    History,
     ModuleRow,
     ParameterRow,
     Record,
@@ -59,6 +61,8 @@ class Report(Record):
     parameters: tuple[ParameterRow, ...] = ()
     series: dict[str, tuple[tuple[int, float], ...]] = Field(default_factory=dict)
     flow: tuple[FlowRow, ...] = ()
+    history: dict[str, History] = Field(default_factory=dict)
+    """Some metrics at each weight layer from step to step."""
     error: Failure | None = None
     rules: tuple[str, ...] = ()
     """Codes of the rules that ran and were not skipped."""
@@ -237,6 +241,7 @@ def build_report(
         parameters=parameters,
         series=series_of(trace),
         flow=flow_of(trace.facts.flows),
+        history=history_of(trace),
         error=failure,
         rules=codes,
         fail_on=fail_on if isinstance(fail_on, str) else fail_on.label,

@@ -166,3 +166,14 @@ class FlowRow(Record):
     norm: float
     decades: dict[str, float] = Field(default_factory=dict)
     layers: dict[str, float] = Field(default_factory=dict)
+
+
+class History(Record):
+    """One metric at each weight layer from step to step, in order of execution.
+
+    `steps` are the first ones of each column; a value of None was not measured, one that is
+    not finite stands for its whole column.
+    """
+
+    steps: tuple[int, ...]
+    rows: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)

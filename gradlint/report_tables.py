@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from gradlint.report_records import FlowRow, ModuleRow, ParameterRow
 from gradlint.trace import Flow, ParameterFacts, Site, Trace
 
-SERIES = ("loss", "total_gradient_norm", "learning_rate")
+SERIES = (
+    "loss", "total_gradient_norm", "learning_rate", "clipping_limit", "norm_before_clipping",
+)  # fmt: skip
 """Metrics of the whole run that are reported step by step."""
 
 
@@ -63,8 +65,8 @@ def _summary(cells: Mapping[str, _Cell]) -> dict[str, dict[str, float]]:
     }
 
 
-def _main_parameters(trace: Trace) -> dict[str, ParameterFacts]:
-    """The largest parameter of each module, matrices before vectors."""
+def main_parameters(trace: Trace) -> dict[str, ParameterFacts]:
+    """Return the largest parameter of each module, matrices before vectors."""
     chosen: dict[str, ParameterFacts] = {}
     for facts in trace.parameters.values():
         other = chosen.get(facts.module)
@@ -80,7 +82,7 @@ def _rank(facts: ParameterFacts) -> tuple[bool, int]:
 def tables(trace: Trace) -> tuple[tuple[ModuleRow, ...], tuple[ParameterRow, ...]]:
     """Return the modules in order of execution, and the parameters in order of the model."""
     cells, sites = _cells(trace)
-    main = _main_parameters(trace)
+    main = main_parameters(trace)
     rows: dict[str, ModuleRow] = {}
     for path, site in sites.items():
         if path and site.kind != "parameter":
@@ -138,7 +140,7 @@ def _parameter_row(
 
 
 def series_of(trace: Trace) -> dict[str, tuple[tuple[int, float], ...]]:
-    """Return loss, total gradient norm and learning rate, one value a step.
+    """Return loss, gradient norm, learning rate and clipping, one value a step.
 
     Several batches of a step give their median, or the first non-finite value among them.
     """

@@ -90,6 +90,9 @@ class ParameterReader:
                     self._put(_already(metric), site, norm)
                 elif detailed:
                     self._put(metric, site, gradient)
+            if initial:
+                for metric in metrics_at(Tap.INITIAL_WEIGHT_GRAD):
+                    self._put(metric, site, gradient)
             self._measure_pair(site, weight, gradient, symmetry=initial or symmetry)
         total = all_metrics()["total_gradient_norm"]
         if norms:

@@ -26,6 +26,7 @@ class Tap(Enum):
     WEIGHT = "weight"
     INITIAL_WEIGHT = "weight before training, of two dimensions or more"
     WEIGHT_GRAD = "weight gradient"
+    INITIAL_WEIGHT_GRAD = "weight gradient before training"
     WEIGHT_AND_GRAD = "weight and its gradient"
     UPDATE = "weight before and after a step"
     RUN = "a number of the whole run, measured by the engine"
@@ -55,8 +56,8 @@ def metric(tap: Tap, *, unit: str) -> Callable[[Callable[..., Tensor]], Metric]:
     return make
 
 
-def sampled(tensor: Tensor) -> Tensor:
-    """Return at most `SAMPLE` entries of `tensor` at a fixed stride, flat, in float64.
+def sampled(tensor: Tensor, at_most: int = SAMPLE) -> Tensor:
+    """Return at most `at_most` entries of `tensor` at a fixed stride, flat, in float64.
 
     Complex numbers count as two real ones, a sparse tensor as its stored values. A fixed
     stride needs no random numbers, so it cannot disturb the user's. It has no factor in
@@ -66,8 +67,8 @@ def sampled(tensor: Tensor) -> Tensor:
     tensor = dense(tensor)
     count = tensor.numel()
     flat = tensor.reshape(-1)
-    if count > SAMPLE:
-        stride = -(-count // SAMPLE)
+    if count > at_most:
+        stride = -(-count // at_most)
         while math.gcd(stride, count) > 1:
             stride += 1
         flat = flat[::stride]

@@ -23,6 +23,7 @@ def doubled(observations: Sequence[Observation]) -> list[Observation]:
     first_only = {metric.name for metric in metrics_at(Tap.INITIAL_WEIGHT)} | {
         metric.name for metric in metrics_at(Tap.RECTIFIED)
     }
+    first_only |= {metric.name for metric in metrics_at(Tap.INITIAL_WEIGHT_GRAD)}
     first_only |= {"symmetric_share", "dead_positions"}
     start = [replace(o, step=0) for o in observations if o.metric not in _TRAINING_ONLY]
     return start + [o for o in observations if o.metric not in first_only]
