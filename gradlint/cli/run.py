@@ -50,6 +50,9 @@ def run(
     budget: Annotated[
         str, _option("--budget", metavar="SHARE", group=RUN, text="Of the run's time, at most.")
     ] = "2%",
+    live: Annotated[
+        bool, _option("--live", metavar=None, group=OUT, text="Show the run on the terminal.")
+    ] = False,
     form: Annotated[
         Words,
         _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, json:FILE …"),
@@ -140,6 +143,7 @@ def run(
         stop_on=None if stop_on == "never" else stop_on,
         until=until,
         trace=trace,
+        live=live and not quiet,
         accepted=None if accepted is None else accepted.resolve(),
         accepting=accepting,
     )

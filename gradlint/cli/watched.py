@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from gradlint.cli.baselines import BaselineOptions, hold_against
 from gradlint.cli.failures import INTERRUPTED, say, sentence
 from gradlint.cli.jobs import Look
+from gradlint.cli.live_view import live_view
 from gradlint.cli.outputs import Output, options_for, write
 from gradlint.entry import Entry
 from gradlint.errors import GradlintError, NotObservedError, UsageError
@@ -40,6 +41,7 @@ class Watching:
     stop_on: str | None = None
     until: int | None = None
     trace: Path | None = None
+    live: bool = False
     accepted: Path | None = None
     """File of the baseline, wherever the script goes."""
     accepting: BaselineOptions = field(default_factory=BaselineOptions)
@@ -59,17 +61,21 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
     stderr = sys.stderr if sys.stderr is not None else open(os.devnull, "w")  # noqa: SIM115
     target = {"path": entry.name, "command": "run"}
     with ExitStack() as reporting:
-        with Watcher(
-            discover=True,
-            every=watching.every,
-            budget=watching.budget,
-            fail_on=watching.stop_on,
-            until=watching.until,
-            trace=watching.trace,
-            config=watching.config,
-            target=target,
-            alarm=first,
-        ) as watcher:
+        with (
+            live_view(watching.live and first) as view,
+            Watcher(
+                discover=True,
+                every=watching.every,
+                budget=watching.budget,
+                fail_on=watching.stop_on,
+                until=watching.until,
+                trace=watching.trace,
+                config=watching.config,
+                target=target,
+                alarm=first,
+                on_step=None if view is None else view.moved,
+            ) as watcher,
+        ):
             _leave_children_alone(watcher)
             outcome = run_script(entry, Stop)
             if first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -46,6 +46,7 @@ class Watcher:
         target: What the report says of the target.
         alarm: Whether to say a certain fault on stderr while the loop goes on.
         command: "watch" or "run".
+        on_step: Called with the watcher after every step, within its own time.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Watcher:
         target: Mapping[str, Any] | None = None,
         alarm: bool = False,
         command: str = "watch",
+        on_step: Callable[[Watcher], None] | None = None,
     ) -> None:
         _check_cadence(every, budget)
         self.config = config or Config()
@@ -74,7 +76,8 @@ class Watcher:
         writes = trace is not None and os.environ.get("RANK", "0") == "0"
         self._writer = TraceWriter(Path(trace), target=self._target) if trace and writes else None
         self._next_judged = 10
-        self._said: set[tuple[str, str]] = set()
+        self._said: dict[tuple[str, str], str] = {}
+        self._on_step = on_step
         self._next_written = 1
         self._report: Report | None = None
         self.loop = Loop(
@@ -117,6 +120,8 @@ class Watcher:
             # The loop's own exception is the one to see.
 
     def _stepped(self, number: int) -> None:
+        if self._on_step is not None:
+            self._on_step(self)
         if self._until is not None and number >= self._until:
             raise Stop("until")
 
@@ -141,10 +146,14 @@ class Watcher:
         for found in report.causes if self._alarm else ():
             key = (found.code, found.module or "")
             if found.severity is Severity.ERROR and key not in self._said:
-                self._said.add(key)
                 place = f"{found.module}: " if found.module else ""
-                text = f"gradlint: {found.code} {found.rule}: {place}{found.message}"
-                print(text, file=sys.stderr, flush=True)  # noqa: T201 - the run goes on
+                text = self._said[key] = f"{found.code} {found.rule}: {place}{found.message}"
+                print(f"gradlint: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    @property
+    def said(self) -> list[str]:
+        """What was said to be certain while the loop went on, one line each."""
+        return list(self._said.values())
 
     # -- what comes out ---------------------------------------------------------------
 
