@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -157,6 +157,9 @@ class FullLook:
         self._hooks.close()
         unread = observer.unread()
         observer.close_step()
+        scale = loop.scaling.scale
+        if scale is not None:
+            _unscale(unread, scale)
         if number == 1:
             with_sources(observer)
 
@@ -204,7 +207,16 @@ class FullLook:
             known[path] = now.clone()
 
 
-Make = Callable[[int], FullLook]
+def _unscale(unread: Unread, scale: Tensor) -> None:
+    """Divide a GradScaler's scale out of the norms that backward met."""
+    name = "activation_grad_norm"
+    unread.pending[:] = [
+        (metric, site, step, value / scale.to(value.device) if metric == name else value)
+        for metric, site, step, value in unread.pending
+    ]
+    if unread.recorder is not None:
+        gains = unread.recorder.tensors
+        gains[:] = [value / scale.to(value.device) for value in gains]
 
 
 def refreshed(loop: Loop, label: str, model: nn.Module) -> bool:
