@@ -76,8 +76,13 @@ def latest_row(watcher: Watcher) -> tuple[list[float], dict[str, float]]:
                 totals.append(value)
     ratios: dict[str, float] = {}
     if rows:
-        pairs = zip(rows[-1].layout.columns, rows[-1].values, strict=True)
-        ratios = {site.path: value for (metric, site), value in pairs if metric == "gradient_ratio"}
+        observer = watcher.loop.observer
+        lone = next(iter(observer.roots), "") if len(observer.roots) == 1 else ""
+        facts = observer.facts_of_parameters
+        for (metric, site), value in zip(rows[-1].layout.columns, rows[-1].values, strict=True):
+            # A bias starts near zero, so that its ratio says nothing.
+            if metric == "gradient_ratio" and len(facts[site.path].shape) > 1:
+                ratios[site.path.removeprefix(f"{lone}.") if lone else site.path] = value
     return totals, ratios
 
 
