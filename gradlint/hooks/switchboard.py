@@ -77,6 +77,24 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     _undo.append(undo)
 
 
+def _replace_inside(function: Any, make: Callable[[Any], Any]) -> bool:
+    """Replace what a wrapping function calls: names imported early lead there, too."""
+    for cell in getattr(function, "__closure__", None) or ():
+        original = cell.cell_contents
+        if getattr(original, "__name__", "") != function.__name__:
+            continue
+        replacement = make(original)
+        cell.cell_contents = replacement
+
+        def undo(cell: Any = cell, original: Any = original, ours: Any = replacement) -> None:
+            if cell.cell_contents is ours:
+                cell.cell_contents = original
+
+        _undo.append(undo)
+        return True
+    return False
+
+
 def _place() -> None:
     _replace(torch.autograd, "backward", _backward)
     helper = hasattr(clip_grad, "_clip_grads_with_norm_")
@@ -90,8 +108,9 @@ def _place() -> None:
     else:
         for owner in (torch.nn.utils, clip_grad):
             _replace(owner, "clip_grad_norm_", _clip_norm)
-    for owner in (torch.nn.utils, clip_grad):
-        _replace(owner, "clip_grad_value_", _clip_value)
+    if not _replace_inside(clip_grad.clip_grad_value_, _clip_value):
+        for owner in (torch.nn.utils, clip_grad):
+            _replace(owner, "clip_grad_value_", _clip_value)
     _replace(GradScaler, "scale", _scale)
     _replace(GradScaler, "step", _scaler_step)
     _replace(GradScaler, "update", _scaler_update)

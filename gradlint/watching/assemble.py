@@ -9,6 +9,7 @@ from gradlint.loop_facts import LoopFacts
 from gradlint.observation import MODEL, Observation
 from gradlint.relabel import only, relabeled, without_label
 from gradlint.trace import Trace
+from gradlint.watching.clips import clipped_by_hand
 from gradlint.watching.facts_of import schedulers_of, together
 from gradlint.watching.loop import Loop
 from gradlint.watching.optimizers import Known
@@ -43,7 +44,20 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
         observations=sorted([*trace.observations, *light, *series, *at_end], key=lambda o: o.step),
         parameters=_parameters(loop),
     )
-    return _named(trace, loop)
+    return _named(_with_clipping(trace), loop)
+
+
+def _with_clipping(trace: Trace) -> Trace:
+    """Add what norms tell of clipping, where no call was seen."""
+    loop = trace.facts.loop
+    if loop is None or loop.clipping is not None:
+        return trace
+    before, after = (
+        {o.step: o.value for o in trace.of(name).training}
+        for name in ("backward_gradient_norm", "total_gradient_norm")
+    )
+    clipping = clipped_by_hand(before, after)
+    return trace.but(facts=replace(trace.facts, loop=replace(loop, clipping=clipping)))
 
 
 def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:

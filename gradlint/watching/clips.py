@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from gradlint.loop_facts import ClippingFacts
+
+SMALLER = 1e-3
+"""Share by which a gradient has to be smaller than backward left it: rounding is below."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,6 @@ class Clips:
     kinds: dict[str, int] = field(default_factory=dict)
     limit: float = float("nan")
     tensors: list[int] = field(default_factory=list)
-    by_hand: int = 0
-    """Observed steps at which the gradient was smaller than backward had left it, unasked."""
 
     def add(
         self, kind: str, parameters: Any, limit: Any, norm: Tensor | None, *, scaled: bool
@@ -73,7 +75,7 @@ class Clips:
     def facts(self) -> ClippingFacts | None:
         """Return what is known of the loop's clipping; None without any."""
         if not self.calls:
-            return ClippingFacts("by-hand", steps=self.by_hand) if self.by_hand >= 3 else None
+            return None
         return ClippingFacts(
             kind=max(self.kinds, key=lambda kind: self.kinds[kind]),
             limit=self.limit,
@@ -82,3 +84,23 @@ class Clips:
             tensors=round(statistics.median(self.tensors)),
             scaled=self.scaled,
         )
+
+
+def clipped_by_hand(
+    before: Mapping[int, float], after: Mapping[int, float]
+) -> ClippingFacts | None:
+    """Return what norms tell of clipping that no call of torch's made; None without any.
+
+    A gradient that is smaller by the same factor at every step was divided, not clipped.
+
+    Args:
+        before: Total gradient norms when backward ended, by step.
+        after: Total gradient norms that the optimizer found, by step.
+    """
+    kept = {step: after[step] / norm for step, norm in before.items() if norm > 0 and step in after}
+    smaller = [share for share in kept.values() if 0 < share < 1 - SMALLER]
+    if len(smaller) < 3:
+        return None
+    if len(smaller) == len(kept) and max(smaller) - min(smaller) < SMALLER * max(smaller):
+        return None
+    return ClippingFacts("by-hand", steps=len(smaller))

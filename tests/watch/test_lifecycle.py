@@ -125,11 +125,11 @@ def test_the_loop_ends_at_the_first_certain_fault_with_the_report(fault: str, ev
     step_of, code = FAULTS[fault]
     made = 0
 
-    with pytest.raises(GradientHealthError) as raised:  # noqa: PT012
-        with Watcher(training.model, training.optimizer, every=every, fail_on="error") as watcher:
-            for step in range(1, 60):
-                step_of(training, step)
-                made = step
+    watcher = Watcher(training.model, training.optimizer, every=every, fail_on="error")
+    with pytest.raises(GradientHealthError) as raised, watcher:
+        for step in range(1, 60):
+            step_of(training, step)
+            made = step
 
     assert made <= 6
     assert raised.value.report is watcher.report

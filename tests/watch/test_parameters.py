@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_a_frozen_parameter_that_moves_is_told(every: Any) -> None:
     moved = at(trace, "frozen_change", "0.weight")
     steps = looks(STEPS)[Look.FULL]
     assert sorted(moved) == steps[1:]
-    for before, now in zip(steps, steps[1:], strict=False):
+    for before, now in itertools.pairwise(steps):
         assert abs(moved[now][0] - (1.5 ** (now - before) - 1)) < 1e-4
 
 
