@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
-from gradlint.decompose import by_layer, decompose
 from gradlint.finding import Source
-from gradlint.graph import ACTIVATIONS, WEIGHTED, Graph, Operation
-from gradlint.hooks.attention import attention_weights
+from gradlint.graph import Graph, Operation
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
+from gradlint.hooks.operations import MAX_CALLS, OperationReader, readable
 from gradlint.hooks.parameters import ParameterReader
-from gradlint.hooks.saved import activation_of
-from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts, unit_axis
-from gradlint.hooks.tensor_facts import named_tensors, number
+from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts
+from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.hooks.weak import WeakMap, joined
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
-from gradlint.metrics.base import sampled
-from gradlint.metrics.dead_fraction import fired_units
-from gradlint.metrics.saturated_share import relative_slope
+from gradlint.readout import Unread, flows_of, read_together
 from gradlint.trace import MODEL, Event, Facts, Flow, ModuleFacts, Observation, Site, Trace
-
-MAX_CALLS = 4
-"""Calls of one module read in a step: a weight shared over time or depth is called often."""
 
 MAX_EARLIER = 4096
 """Calls of the step before that are kept where its operations may be read again."""
-
-_RECTIFIERS = frozenset({"relu", "relu6"})
-_SATURATING = frozenset({"sigmoid", "tanh", "hardsigmoid", "hardtanh"})
-
-
-@dataclass(frozen=True)
-class Unread:
-    """What was measured and not read back: scalars that are still on their device."""
-
-    pending: list[tuple[str, Site, int, Tensor]]
-    recorder: GainRecorder | None
-    graph: Graph
-    step: int
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The scalars, in the order `Observer.deliver` wants their values in."""
-        gains = self.recorder.tensors if self.recorder is not None else []
-        return [value for *_, value in self.pending] + gains
 
 
 class Observer:
@@ -77,6 +50,7 @@ class Observer:
         self.facts_of_modules: dict[str, ModuleFacts] = {}
         self.depths: dict[str, int] = {}
         self.weights = ParameterReader(self.modules, self._put, self.depths)
+        self.operations = OperationReader(self._put, self.depths, self.facts_of_modules)
         self.facts_of_parameters = self.weights.facts
         self._lazy: list[str] = []
         self.parameters = self.weights.parameters
@@ -94,7 +68,6 @@ class Observer:
         self.captured: CapturedGraph | None = None
         self._step = 0
         self._pending: list[tuple[str, Site, int, Tensor]] = []
-        self._windows: dict[str, tuple[Site, Tensor, int]] = {}
         self.recorder: GainRecorder | None = None
         self._reading = True
         self._detailed = True
@@ -122,7 +95,7 @@ class Observer:
         self.roots[label] = model
         known = self.facts_of_modules
         found = module_facts(model, sources, label)
-        self.facts_of_modules |= {p: facts for p, facts in found.items() if p not in known}
+        known.update({p: facts for p, facts in found.items() if p not in known})
         for path, module in model.named_modules():
             self.modules[joined(label, path)] = module
         self.weights.admit(model, optimizer, label)
@@ -218,7 +191,7 @@ class Observer:
             self.outputs = output
         if not self._reading:
             return
-        tensors = [t for _, t in named_tensors(output, "output") if _readable(t)]
+        tensors = [t for _, t in named_tensors(output, "output") if readable(t)]
         facts = self.facts_of_modules.get(path)
         if facts is not None and call == 0:
             self.facts_of_modules[path] = replace(
@@ -232,7 +205,7 @@ class Observer:
         if not tensors or call >= MAX_CALLS or not self._detailed:
             return
         site = Site(path, type(module).__name__, depth, path)
-        self._measure_activation(site, tensors[0])
+        self.operations.output(site, tensors[0])
         if tensors[0].requires_grad and tensors[0].grad_fn is not None:
             hook = tensors[0].register_hook(self._arrival(site))  # type: ignore[no-untyped-call]
             self._handles.append(hook)
@@ -250,13 +223,6 @@ class Observer:
         unserializable_hook(arrived)  # type: ignore[no-untyped-call]
         return arrived
 
-    def _measure_activation(self, site: Site, tensor: Tensor) -> None:
-        sample = sampled(tensor)
-        for metric in metrics_at(Tap.ACTIVATION):
-            self._put(metric, site, sample)
-        for metric in metrics_at(Tap.WHOLE_ACTIVATION):
-            self._put(metric, site, tensor)
-
     def forward_done(self, loss: Tensor, *, gains: bool = True, note_loss: bool = True) -> None:
         """Read the graph behind `loss`; with `gains`, be ready to measure every operation's."""
         if note_loss:
@@ -270,13 +236,7 @@ class Observer:
         if not self.graph:
             self.graph = self.captured.graph
         self.graph_of_step = self.captured.graph
-        reads: Counter[str] = Counter()
-        for op in self.captured.graph:
-            if op.kind in ACTIVATIONS and not op.in_loss and reads[op.site] < MAX_CALLS:
-                reads[op.site] += 1
-                self._measure_operation(self.captured, op)
-            if op.kind in ("softmax", "attention") and self._step == 0:
-                self._measure_attention(self.captured, op)
+        self.operations.measure(self.captured, detailed=self._detailed, attention=self._step <= 1)
         if gains:
             self.recorder = GainRecorder(self.captured)
 
@@ -304,63 +264,23 @@ class Observer:
             )
         self._lazy = [path for path in self._lazy if is_lazy(self.parameters[path])]
 
-    def _measure_operation(self, captured: CapturedGraph, op: Operation) -> None:
-        saturating = op.kind in _SATURATING or ":" in op.site
-        if op.kind not in _RECTIFIERS and not (saturating and self._detailed):
-            return
-        activation = activation_of(captured, op)
-        if activation is None or not _readable(activation):
-            return
-        site = self.site_of(op)
-        if ":" in op.site and self._detailed:
-            self._measure_activation(site, activation)
-        if op.kind in _SATURATING and self._detailed:
-            low, high = op.attributes.get("min", -1.0), op.attributes.get("max", 1.0)
-            slope = relative_slope(op.kind, activation, low, high)
-            if slope is not None:
-                for metric in metrics_at(Tap.SIGMOIDAL):
-                    self._put(metric, site, slope)
-        elif op.kind in _RECTIFIERS:
-            fired, positions = fired_units(activation, unit_axis(captured.graph, op))
-            _, known, count = self._windows.get(op.site, (site, fired, 0))
-            if known.shape == fired.shape:
-                self._windows[op.site] = (site, known | fired, count + positions)
-
-    def _measure_attention(self, captured: CapturedGraph, op: Operation) -> None:
-        weights = attention_weights(captured, op)
-        if weights is not None:
-            site = Site(op.site, op.kind, self.depths.get(op.site, 0), op.site)
-            for metric in metrics_at(Tap.ATTENTION):
-                self._put(metric, site, weights)
-
     def site_of(self, op: Operation) -> Site:
         """Return the site of an operation."""
-        path = op.site
-        module = path.partition(":")[0]
-        depth = self.depths.get(module, 0)
-        facts = self.facts_of_modules.get(path)
-        kind = op.kind if facts is None else facts.kind
-        return Site(path, kind, depth, module)
+        return self.operations.site_of(op)
 
     def close_window(self) -> None:
         """Judge rectifiers' units over all batches since the window was opened."""
-        for site, fired, count in self._windows.values():
-            for metric in metrics_at(Tap.RECTIFIED):
-                self._put(metric, site, fired)
-            self._put(all_metrics()["dead_positions"], site, torch.tensor(float(count)))
-        self._windows.clear()
+        for name, site, value in self.operations.windows.measured():
+            self._pending.append((name, site, self._step, value))
+        self.operations.windows.open()
 
     def window(self, step: int) -> Iterator[Observation]:
         """Yield what `close_window` would measure at `step`, and keep the window open."""
-        for site, fired, count in self._windows.values():
-            with torch.no_grad():
-                values = [(m.name, m(fired)) for m in metrics_at(Tap.RECTIFIED)]
-            yield from (Observation(n, site, step, number(v)) for n, v in values)
-            yield Observation("dead_positions", site, step, float(count))
+        return self.operations.windows.observations(step)
 
     def open_window(self) -> None:
         """Forget which units fired so far."""
-        self._windows.clear()
+        self.operations.windows.open()
 
     # -- the backward -----------------------------------------------------------------
 
@@ -429,7 +349,7 @@ class Observer:
         called more than once) the returned mapping holds the last.
         """
         unread = self.unread()
-        return self.deliver(unread, _read_together(unread.tensors))
+        return self.deliver(unread, read_together(unread.tensors))
 
     def deliver(self, unread: Unread, values: Sequence[float]) -> dict[tuple[str, str], float]:
         """Take the `values` of what `unread` handed over, in their order."""
@@ -439,31 +359,11 @@ class Observer:
             self.observations.append(Observation(name, site, step, value))
             seen[name, site.path] = value
         if unread.recorder is not None:
-            gains = unread.recorder.gains(values[gains_at:])
-            self._take_gains(unread.graph, gains, unread.step)
+            self.last_gains = unread.recorder.gains(values[gains_at:])
+            found, flows = flows_of(unread.graph, self.last_gains, unread.step, self.site_of)
+            self.observations += found
+            self.flows += flows
         return seen
-
-    def _take_gains(self, graph: Graph, gains: Gains, step: int) -> None:
-        self.last_gains = gains
-        decades = decompose(graph, gains.norms, gains.edges)
-        best: dict[str, Operation] = {}
-        for op in graph:
-            if op.kind not in WEIGHTED or op.in_loss or op.id not in gains.norms:
-                continue
-            path = op.module or ""
-            if path not in best or gains.norms[op.id] > gains.norms[best[path].id]:
-                best[path] = op
-        layers_wanted = True
-        for path, op in sorted(best.items(), key=lambda item: item[1].id):
-            norm = gains.norms[op.id]
-            site = replace(self.site_of(op), path=path)
-            self.observations.append(Observation("pre_activation_grad_norm", site, step, norm))
-            if op.id not in decades:
-                continue
-            layers = by_layer(graph, gains.norms, gains.edges, op.id) if layers_wanted else {}
-            layers_wanted = False
-            start = gains.norms.get(graph.operations[-1].id, 1.0)
-            self.flows.append(Flow(step, site, decades[op.id], layers, norm, start))
 
     def trace(self, facts: Facts) -> Trace:
         """Return what was observed, with `facts` completed by events and flows."""
@@ -474,26 +374,3 @@ class Observer:
             graph=self.graph,
             facts=replace(facts, events=(*facts.events, *self.events), flows=tuple(self.flows)),
         )
-
-
-def _readable(tensor: Tensor) -> bool:
-    return (
-        (tensor.is_floating_point() or tensor.is_complex())
-        and tensor.numel() > 0
-        and not tensor.is_meta
-        and not tensor.is_nested
-        and tensor.layout is torch.strided
-    )
-
-
-def _read_together(tensors: list[Tensor]) -> list[float]:
-    """Read scalars back with one copy from each device, in their order."""
-    places: dict[torch.device, list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        places.setdefault(tensor.device, []).append(index)
-    values = [0.0] * len(tensors)
-    for indices in places.values():
-        stacked = torch.stack([tensors[i].reshape(()).to(torch.float64) for i in indices])
-        for index, value in zip(indices, stacked.tolist(), strict=True):
-            values[index] = value
-    return values

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
-from gradlint.engine import MAX_CALLS, Observer
+from gradlint.engine import Observer
+from gradlint.hooks.operations import MAX_CALLS
 from gradlint.trace import Facts
 from tests.observing import (
     FAMILIES,

@@ -468,12 +468,12 @@ def test_an_optimizer_that_raises_is_the_targets() -> None:
 
 
 def test_a_mistake_of_ours_is_not_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradlint import engine
+    from gradlint.hooks import operations
 
     def broken(*_: Any) -> Any:
         raise KeyError
 
-    monkeypatch.setattr(engine, "sampled", broken)
+    monkeypatch.setattr(operations, "sampled", broken)
 
     with pytest.raises(MetricError, match="could not read"):
         run(mlp)

@@ -7,7 +7,7 @@ import re
 import sysconfig
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -126,8 +126,8 @@ def _scalar(node: Any) -> float | None:
     for name in ("other", "self"):
         value = _read(node, name)
         if isinstance(value, Tensor) and value.ndim == 0 and value.device.type == "cpu":
-            # `float` would count as reading a result back.
-            return float(value.reshape(1).tolist()[0])
+            # `float` would count as reading a result back, and be told of as an operation.
+            return float(cast(float, value.tolist()))
     return None
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlint.engine import Observer, Unread
+from gradlint.engine import Observer
 from gradlint.graph import Graph, Operation
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.tensor_facts import number
 from gradlint.probes.non_finite import CAUSES, in_backward
+from gradlint.readout import Unread
 from gradlint.trace import Event
 from gradlint.watching.light import Layout
 

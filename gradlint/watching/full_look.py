@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradlint.engine import Unread
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.weak import joined
 from gradlint.observation import Site
+from gradlint.readout import Unread
 from gradlint.watching.closeup import Backward
 from gradlint.watching.facts_of import with_sources
 from gradlint.watching.first_non_finite import in_gains
