@@ -45,13 +45,18 @@ class Layer:
 
 def layers_of(report: Report) -> list[Layer]:
     """Return the weight layers of `report`, in execution order."""
+    return [_layer(group) for group in groups_of(report)]
+
+
+def groups_of(report: Report) -> list[list[ModuleRow]]:
+    """Return the rows of each weight layer, with those of the activations behind it."""
     groups: list[list[ModuleRow]] = []
     for row in report.modules:
         if "gradient_ratio" in row.metrics:
             groups.append([row])
         elif groups and row.leaf and _is_activation(row):
             groups[-1].append(row)
-    return [_layer(group) for group in groups]
+    return groups
 
 
 def _is_activation(row: ModuleRow) -> bool:
