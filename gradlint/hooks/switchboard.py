@@ -36,6 +36,9 @@ class Ear:
     def scaler_steps(self, scaler: GradScaler, optimizer: torch.optim.Optimizer) -> None:
         """`scaler.step(optimizer)` begins; the optimizer's own step follows unless skipped."""
 
+    def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer was built."""
+
     def loaded_weights(self, module: nn.Module) -> None:
         """A state dict was loaded into `module`."""
 
@@ -115,6 +118,7 @@ def _place() -> None:
     _replace(GradScaler, "step", _scaler_step)
     _replace(GradScaler, "update", _scaler_update)
     _replace(nn.Module, "load_state_dict", _load)
+    _replace(torch.optim.Optimizer, "__init__", _make_optimizer)
 
 
 def _backward(original: Any) -> Any:
@@ -224,3 +228,13 @@ def _load(original: Any) -> Any:
         return result
 
     return load_state_dict
+
+
+def _make_optimizer(original: Any) -> Any:
+    @functools.wraps(original)
+    def __init__(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        for ear in tuple(_ears):
+            ear.optimizer_made(self)
+
+    return __init__

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gradlint.engine import Observer
 from gradlint.hooks import switchboard
 from gradlint.hooks.manager import graph_task
+from gradlint.hooks.ranks import here
 from gradlint.hooks.weak import joined
 from gradlint.observation import MODEL, Site
 from gradlint.probes.wiring import unregistered
@@ -32,6 +33,7 @@ from gradlint.watching.interval import Interval
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
+from gradlint.watching.ranks import Ranks
 from gradlint.watching.records import Records
 from gradlint.watching.roots import Discovery, is_compiled, is_trained_before, unwrapped
 from gradlint.watching.scaling import Scaling
@@ -115,11 +117,15 @@ class Loop(switchboard.Ear):
         self._on_step = on_step
         self._on_numbers = on_numbers
         self._labels: dict[int, str] = {}
+        self._moved: set[str] = set()
+        """Paths of parameters that an optimizer was about to update."""
+        self._used: set[str] = set()
         self._interval: Interval | None = None
         self._backward_depth = 0
         self._hand: ByHand | None = None
         self._carry_by_hand = Carry()
         self._noise = Noise()
+        self.ranks = Ranks()
         for label, model in (models or {}).items():
             self.admit(model, label)
 
@@ -130,6 +136,7 @@ class Loop(switchboard.Ear):
         if self.looking:
             return
         self.looking = True
+        self.ranks.begin()
         self._started = time.perf_counter()
         switchboard.listen(self)
         self.optimizers.start()
@@ -205,15 +212,17 @@ class Loop(switchboard.Ear):
         if id(inner) in self._labels and self.observer.roots.get(self._labels[id(inner)]) is inner:
             return
         name, count = label, 1
-        while name in self.observer.roots:
+        while name in self._used:  # a model that is gone keeps its numbers
             count += 1
             name = f"{label}{count}"
         self._labels[id(inner)] = name
+        self._used.add(name)
         if is_compiled(model):
             self.compiled.append(name)
         self.loaded = self.loaded or is_trained_before(inner)
         self.observer.admit(inner, label=name)
         self.discovery.know(model)
+        self.ranks.wraps(name, model)
         for event in unregistered(inner):
             path = joined(name, event.module or "")
             self.observer.events.append(Event(event.name, 0, path, event.detail))
@@ -380,9 +389,14 @@ class Loop(switchboard.Ear):
         if closeup is not None or self.optimizers.count_stepped > 1:
             for carry in self._carries():
                 carry.backward_ended()
+        if self.backwards == 1:  # `fully_shard` replaces the parameters of a model in place
+            for label, model in list(self.observer.roots.items()):
+                self.refresh(label, model)
         if closeup is not None:
             closeup.backward_ended()
             self._note_norms(interval)
+            if interval.backwards == 1 and self.optimizers.running is not None:
+                self._closure_ended(interval, self.optimizers.running)
         if self.backwards in (1, 10):  # the second look finds what idles
             self._find_optimizers()
         if interval.backwards == 1 and self.optimizers.count_stepped == 0:
@@ -391,6 +405,13 @@ class Loop(switchboard.Ear):
         if many and closeup is not None:
             closeup.discard()
             interval.closeup = None
+
+    def _closure_ended(self, interval: Interval, known: Known) -> None:
+        """Measure what an optimizer's step asked for itself, before it moves anything."""
+        known.closure = True
+        self._measure(interval, known)
+        if interval.closeup is not None:
+            interval.closeup.before_update()
 
     def _carries(self) -> list[Carry]:
         return [*(known.carry for known in self.optimizers), self._carry_by_hand]
@@ -411,8 +432,10 @@ class Loop(switchboard.Ear):
         if first is None or not any(first is p for p in self._parameters()):
             return
         scaled = self.scaling.seen and not self.scaling.unscaled()
+        if norm is not None and self._interval is not None:
+            self.ranks.note_clip(self, norm, self._interval.number, scaled=scaled)
         if scaled and norm is not None and self.scaling.scale is not None:
-            norm = norm.detach() / self.scaling.scale.to(norm.device)
+            norm = here(norm.detach()) / self.scaling.scale.to(norm.device)
         self.clips.add(kind, parameters, limit, norm, scaled=scaled)
 
     @guarded
@@ -438,6 +461,13 @@ class Loop(switchboard.Ear):
         if self.steps == 0:
             self.loaded = True
 
+    @guarded
+    def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
+        """Somebody built an optimizer: a model that is not known may be about to train."""
+        if self.discover:
+            self.optimizers.know(optimizer)
+            self.discovery.start()
+
     # -- what torch tells: optimizer steps --------------------------------------------
 
     @guarded
@@ -450,7 +480,12 @@ class Loop(switchboard.Ear):
         hand, self._hand = self._hand, None
         if hand is not None:
             hand.close()
-        interval.initial = known.steps == 0 and not known.had_state
+        if known.steps == 0:
+            held = {id(p) for p in known.parameters()}
+            known.paths = frozenset(n for n, p in self.observer.parameters.items() if id(p) in held)
+            interval.initial = not known.had_state and self._moved.isdisjoint(known.paths)
+            self._moved |= known.paths
+        self.ranks.update_begins(self, known, interval.number)
         closeup = interval.closeup
         if closeup is None and known.steps:
             return
@@ -472,6 +507,7 @@ class Loop(switchboard.Ear):
         others = {id(p) for k in self.optimizers if k is not known for p in k.parameters()} - own
         total = interval.backward.total(others)
         self._put("backward_gradient_norm", total)
+        self.ranks.note_backward(self, interval.backward.norms, others, interval.number)
         clipped = bool(self.clips.of_step)
         if known is not None and self.optimizers.count_stepped < 2 and not clipped:
             parameters = self.observer.parameters
@@ -498,12 +534,9 @@ class Loop(switchboard.Ear):
         if interval is None:
             return
         known = self.optimizers.know(optimizer)
-        if interval.backwards and not interval.measured and interval.closeup is not None:
-            known.closure = True
-            self._measure(interval, known)
         if known.steps == 0:
             self._first_step(known)
-        self.optimizers.stepped_once(known)
+        self.optimizers.stepped_once(known, interval.number)
         self.scaling.stepped()
         self._close(interval, known)
         opened = self._interval
@@ -536,7 +569,8 @@ class Loop(switchboard.Ear):
         """Find optimizers that did not step, and what they hold: it may be gone at the end."""
         if self._given or self.optimizers.inside:
             return
-        self.optimizers.find(self._parameters())
+        # Under `discover` each told of itself when it was made.
+        self.optimizers.find(self._parameters(), everywhere=not self.discover)
         held = {id(p) for known in self.optimizers if known.found for p in known.parameters()}
         for path, parameter in self.observer.parameters.items():
             if id(parameter) in held:
@@ -551,6 +585,7 @@ class Loop(switchboard.Ear):
         if self.holders():
             return
         interval.initial = self.by_hand == 0
+        self.ranks.update_begins(self, None, interval.number)
         self._measure(interval, None)
         if interval.closeup is not None:
             interval.closeup.before_update()

@@ -23,6 +23,9 @@ from gradlint.watching.carry import Carry
 _STEPS = register_optimizer_step_pre_hook.__code__.co_filename
 """Where torch wraps every optimizer's `step`."""
 
+_TURN = 64
+"""Steps of a loop after which an optimizer that made none of them is no longer in turn."""
+
 Told = Callable[[torch.optim.Optimizer], None]
 
 
@@ -45,6 +48,11 @@ class Known:
         """Whether it stepped after another optimizer's backward."""
         self.site: Site | None = None
         """Where the loss that its steps follow is kept."""
+        self.paths: frozenset[str] = frozenset()
+        """Parameters it held at its first step."""
+        self.first_at = 0
+        self.last_at = 0
+        """The loop's steps that were its first and its latest."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters it holds now; groups may have been added."""
@@ -90,7 +98,7 @@ class Optimizers:
         self._handles: list[RemovableHandle] = []
         self._running: list[int] = []
         self.count_stepped = 0
-        """Number of optimizers that stepped at least once."""
+        """Number of optimizers that stepped of late."""
 
     def start(self) -> None:
         """Place the hooks."""
@@ -120,10 +128,31 @@ class Optimizers:
         known = self._known.get(id(optimizer))
         return known is not None and known.optimizer() is optimizer
 
-    def stepped_once(self, known: Known) -> None:
-        """Count a step."""
-        self.count_stepped += known.steps == 0
+    def stepped_once(self, known: Known, number: int) -> None:
+        """Count a step: the loop's step `number`."""
+        if known.steps == 0:
+            known.first_at = number
+            self._supersede(known)
         known.steps += 1
+        known.last_at = number
+        if len(self._known) == 1:
+            self.count_stepped = 1
+        elif known.first_at == number or number % _TURN == 0:
+            self.count_stepped = sum(number - k.last_at < _TURN for k in self.stepped)
+
+    def _supersede(self, new: Known) -> None:
+        """Let an optimizer take the place of one of its kind that is gone, and held the same."""
+        for key, old in list(self._known.items()):
+            gone = old is not new and old.steps and old.optimizer() is None
+            if gone and old.kind == new.kind and old.paths & new.paths:
+                new.first_at = min(new.first_at, old.first_at)
+                new.site = new.site or old.site
+                del self._known[key]
+
+    @property
+    def running(self) -> Known | None:
+        """The one whose step is running, if one is."""
+        return self._known.get(self._running[0]) if self._running else None
 
     @property
     def stepped(self) -> list[Known]:
@@ -142,14 +171,16 @@ class Optimizers:
         self._running.clear()
         return True
 
-    def find(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Look through the process for optimizers that hold one of `parameters`."""
+    def find(self, parameters: Iterable[nn.Parameter], *, everywhere: bool) -> None:
+        """Mark the optimizers that hold one of `parameters`; `everywhere` in the process."""
         own = {id(p) for p in parameters}
-        for thing in gc.get_objects():
+        for thing in gc.get_objects() if everywhere else ():
             if issubclass(type(thing), torch.optim.Optimizer) and id(thing) not in self._known:
                 groups = getattr(thing, "param_groups", None) or ()
                 if any(id(p) in own for group in groups for p in group["params"]):
                     self.know(thing).found = True
+        for known in self._known.values():
+            known.found = known.found or any(id(p) in own for p in known.parameters())
 
     def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if id(optimizer) in self._running:  # its last step raised

@@ -87,7 +87,7 @@ def process() -> list[Any]:
         torch.autograd.backward, clip_grad._clip_grads_with_norm_, nn.utils.clip_grad_value_,
         nn.utils.clip_grad_value_.__closure__[0].cell_contents, nn.utils.clip_grad_norm_,
         torch.amp.GradScaler.step, torch.amp.GradScaler.scale,
-        torch.amp.GradScaler.update, nn.Module.load_state_dict,
+        torch.amp.GradScaler.update, nn.Module.load_state_dict, torch.optim.Optimizer.__init__,
         torch.autograd.graph.saved_tensors_hooks.__enter__,
     ]  # fmt: skip
     counts = [
