@@ -70,17 +70,33 @@ def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:
 
 def _series(loop: Loop) -> tuple[list[Observation], int]:
     """Return the points of every step, and how many independent losses there are."""
-    stepped = loop.optimizers.stepped
-    streams = max(1, sum(not known.shares for known in stepped))
+    followed = _followed(loop.optimizers.stepped)
+    streams = max(1, len({id(first) for first in followed.values()}))
+    places = {known.site: first.site for known, first in followed.items()}
     found: list[Observation] = []
     for (metric, site), points in loop.records.series.items():
         name, place = metric, site
         if metric == "loss":
-            name, place = ("loss", MODEL) if streams == 1 else ("stream_loss", site)
+            own = places.get(site) or site
+            name, place = ("loss", MODEL) if streams == 1 else ("stream_loss", own)
         found += [Observation(name, place, step, value) for step, value in points]
-        if name == "loss" and points:
-            found.insert(0, Observation(name, place, 0, points[0][1]))
-    return found, streams
+    found.sort(key=lambda o: o.step)
+    first = next((o for o in found if o.metric == "loss"), None)
+    return found if first is None else [replace(first, step=0), *found], streams
+
+
+def _followed(stepped: list[Known]) -> dict[Known, Known]:
+    """Return, for each optimizer with a loss of its own, the first of those it took turns from.
+
+    One that trains on what another, which is done, has trained goes on with its loss.
+    """
+    followed: dict[Known, Known] = {}
+    for known in sorted(stepped, key=lambda k: k.first_at):
+        if known.shares:
+            continue
+        earlier = [k for k in followed if k.last_at < known.first_at and k.paths & known.paths]
+        followed[known] = followed[earlier[-1]] if earlier else known
+    return followed
 
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:

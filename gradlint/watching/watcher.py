@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
@@ -260,7 +260,8 @@ def _by_name(models: Models | None) -> dict[str, nn.Module]:
 def _several(optimizers: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizers is None:
         return []
-    found = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
+    one = isinstance(optimizers, torch.optim.Optimizer) or not isinstance(optimizers, Iterable)
+    found: list[Any] = [optimizers] if one else list(cast(Iterable[Any], optimizers))
     inner = [getattr(o, "optimizer", o) for o in found]  # Accelerate wraps the user's
     wrong = next((o for o in inner if not isinstance(o, torch.optim.Optimizer)), None)
     if wrong is not None:

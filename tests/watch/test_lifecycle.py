@@ -126,7 +126,7 @@ def test_the_loop_ends_at_the_first_certain_fault_with_the_report(fault: str, ev
     made = 0
 
     watcher = Watcher(training.model, training.optimizer, every=every, fail_on="error")
-    with pytest.raises(GradientHealthError) as raised, watcher:
+    with pytest.raises(GradientHealthError) as raised, watcher:  # noqa: PT012
         for step in range(1, 60):
             step_of(training, step)
             made = step
