@@ -19,7 +19,9 @@ class ConstantTargets(Rule):
     ## What it does
     Looks at the labels of a classification, in at least two batches of at least
     `min_samples` labels each. Flags batches that each hold one class only: different ones
-    (sorted data), or always the same, if that is so in at least `min_total` labels.
+    (sorted data; of `many` batches or more `min_share` have to, since some hold the end of one
+    class and the beginning of the next), or always the same, if that is so in at least
+    `min_total` labels.
 
     ## Why is this bad?
     Each step teaches the network to answer the class of the day, and the next one to forget
@@ -45,13 +47,16 @@ class ConstantTargets(Rule):
     ## When it is wrong
     A rare class of 1 % is missing from 128 labels in a quarter of the cases: batches of the
     one frequent class are a note. Continual learning feeds one class after another on
-    purpose. Binary masks and regression are not judged.
+    purpose, and a discriminator may get the real and the false in batches of their own: loops
+    of several losses are not judged, nor are binary masks and regression.
 
     ## References
     - Bengio (2012), "Practical recommendations for gradient-based training of deep
       architectures", section 2.1.2: shuffle the samples
     - `min_samples` 8: of two equally frequent classes, two batches hold one each with a
       probability of 3e-5
+    - `min_share` 0.6 of 5: shuffled, three of five batches of 8 hold one of two classes each,
+      not all the same, with a probability below 1e-5
     """
 
     code: ClassVar = "GL613"
@@ -62,6 +67,8 @@ class ConstantTargets(Rule):
 
     min_samples: int = 8
     min_total: int = 128
+    min_share: float = 0.6
+    many: int = 5
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why the labels say nothing, or None."""
@@ -77,16 +84,21 @@ class ConstantTargets(Rule):
         if not seen or not all(t.integral for t in trace.facts.targets):
             return
         batches, constant, values = seen["batches"], seen["constant"], seen["values"]
-        if batches < 2 or constant < batches or seen["fewest"] < self.min_samples:
+        loop = trace.facts.loop
+        several = loop is not None and loop.streams > 1
+        if batches < 2 or seen["fewest"] < self.min_samples or several:
             return
-        if values > 1:
+        mostly = batches >= self.many and constant >= self.min_share * batches
+        if values > 1 and (constant == batches or mostly):
+            each = f"each of {batches}" if constant == batches else f"{constant} of {batches}"
+            holds = "holds" if constant == batches else "hold"
             yield self.finding(
                 None,
-                f"each of {batches} batches holds one class only, {values} different ones: the "
+                f"{each} batches {holds} one class only, {values} different ones: the "
                 "data are sorted by class",
                 evidence=dict(seen),
             )
-        elif seen["all"] >= self.min_total:
+        elif constant == batches and seen["all"] >= self.min_total:
             yield self.finding(
                 None,
                 f"all {seen['all']} labels of {batches} batches are the same class",

@@ -23,6 +23,12 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
         command: "run" or "watch".
         ended: How it ended; see `LoopFacts`.
     """
+    trace = loop.ranks.applied(gathered(loop, command, ended=ended))
+    return _named(_with_clipping(trace), loop)
+
+
+def gathered(loop: Loop, command: str, *, ended: str = "") -> Trace:
+    """Return what this process alone saw, paths with their models' labels; see `assemble`."""
     observer = loop.observer
     optimizers = [_facts_now(known, loop) for known in loop.optimizers if known.facts is not None]
     series, streams = _series(loop)
@@ -35,16 +41,16 @@ def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
         optimizer=together(optimizers),
         pretrained=loop.loaded or any(k.had_state for k in loop.optimizers),
         batch_size=loop.data.batch_size,
+        probes=loop.data.probes,
         loop=_loop_facts(loop, streams, ended),
     )
     light = [o for row in loop.records.rows for o in row.observations()]
     trace = observer.trace(facts)
     at_end = list(observer.window(max(loop.steps, 1)))
-    trace = trace.but(
+    return trace.but(
         observations=sorted([*trace.observations, *light, *series, *at_end], key=lambda o: o.step),
         parameters=_parameters(loop),
     )
-    return _named(_with_clipping(trace), loop)
 
 
 def _with_clipping(trace: Trace) -> Trace:

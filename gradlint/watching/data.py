@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gradlint.engine import Observer
@@ -9,9 +10,13 @@ from gradlint.facts import LossFacts, TensorFacts
 from gradlint.hooks import loss as losses
 from gradlint.hooks.merge import merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.probes.questions import of_targets
 
 BATCHES = 3
 """Batches looked at: one batch's accident must not look like the data's."""
+
+LABELED = 12
+"""Batches whose targets are looked at: sorted data shows over several."""
 
 MAX_ENTRIES = 1 << 22
 """Larger tensors are described by a sample of this many entries."""
@@ -36,17 +41,25 @@ class Data:
     def note(self, observer: Observer) -> None:
         """Describe what entered, what came out and what the loss compared it with."""
         given, self._given = self._given, None
-        if self._count >= BATCHES or observer.captured is None:
+        if len(self._targets) >= LABELED or observer.captured is None:
+            return
+        if self._count >= BATCHES:
+            self._note_losses(observer)
             return
         self._count += 1
         args, kwargs = given if given is not None else ((), {})
         value = args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
         self._inputs.append(_described(value, "input"))
         self._outputs.append(_described(observer.outputs, "output"))
+        self._losses += self._note_losses(observer)
+
+    def _note_losses(self, observer: Observer) -> list[LossFacts]:
+        if observer.captured is None:
+            return []
         outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
         found = losses.from_graph(observer.captured, outputs, [])
-        self._losses += found
         self._targets.append(tuple(f.target for f in found if f.target is not None))
+        return found
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:
@@ -56,7 +69,13 @@ class Data:
     @property
     def targets(self) -> tuple[TensorFacts, ...]:
         """Statistics of the targets that the losses kept."""
-        return merged(self._targets)
+        return merged(self._targets[:BATCHES])
+
+    @property
+    def probes(self) -> dict[str, Mapping[str, Any]]:
+        """What the targets of several batches say of the order of the data."""
+        seen = of_targets(self._targets)
+        return {} if seen is None else {"targets": seen}
 
     @property
     def outputs(self) -> tuple[TensorFacts, ...]:

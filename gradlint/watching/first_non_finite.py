@@ -13,11 +13,14 @@ from gradlint.engine import Observer
 from gradlint.graph import Graph, Operation
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.graph import CapturedGraph, capture
+from gradlint.hooks.ranks import here
 from gradlint.hooks.tensor_facts import number
 from gradlint.probes.non_finite import CAUSES, in_backward
 from gradlint.readout import Unread
 from gradlint.trace import Event
 from gradlint.watching.light import Layout
+
+_DATA = "entries of the batch"
 
 _SAVED = ("self", "result", "other", "input", "mat1", "mat2", "exponent", "output")
 
@@ -45,7 +48,9 @@ def in_loss(observer: Observer, loss: Tensor, step: int, value: float) -> Event:
         calls = observer.calls if observer.calls.finished else Calls()
         captured = capture(loss, calls, observer.modules, names)
         op, fed, what = _first(captured)
-        if op is not None:
+        if op is not None and fed == _DATA:
+            detail = {"phase": "input", "operation": "input", "value": what, "fed_by": _DATA}
+        elif op is not None:
             place = op.site.partition(":")[0] or _nearest(captured.graph, op)
             detail = {
                 "phase": "loss" if op.in_loss else "forward",
@@ -67,6 +72,8 @@ def _first(captured: CapturedGraph) -> tuple[Operation | None, str, str]:
             entered = captured.saved(op, name)
             if entered is None or not entered.is_floating_point() or entered.numel() == 0:
                 continue
+            if not op.inputs and name != "result" and _not_finite(entered):
+                return op, _DATA, _kind(entered)
             if _bad(entered) and op.inputs:
                 before = captured.graph.by_id[op.inputs[0]]
                 return before, _cause(captured, before), _kind(entered)
@@ -100,6 +107,11 @@ def _bad(tensor: Tensor | None) -> bool:
     return bool(number(wrong.any()))
 
 
+def _not_finite(tensor: Tensor) -> bool:
+    """Whether data has an entry that is not finite; minus infinity is no mask there."""
+    return not bool(number(torch.isfinite(tensor.detach()).all()))
+
+
 def _kind(tensor: Tensor | None) -> str:
     if tensor is None:
         return ""
@@ -123,11 +135,12 @@ def _nearest(graph: Graph, op: Operation) -> str | None:
 def _spoiled_parameter(observer: Observer) -> tuple[str, str, str] | None:
     for path, parameter in observer.parameters.items():
         if parameter.is_floating_point() and parameter.numel() and parameter.device.type == "cpu":
-            total = number(parameter.detach().sum())
+            part = here(parameter.detach())
+            total = number(part.sum())
             if not math.isfinite(total):
-                wrong = torch.isnan(parameter.detach()).any()
+                wrong = torch.isnan(part).any()
                 what = "nan" if bool(number(wrong)) else "inf"
-                if bool(number(torch.isfinite(parameter.detach()).all())):
+                if bool(number(torch.isfinite(part).all())):
                     continue  # the sum overflowed, the entries did not
                 return path.rpartition(".")[0], path, what
     return None

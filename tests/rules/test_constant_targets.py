@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from gradlint.finding import Severity
 from gradlint.rules.constant_targets import ConstantTargets
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import LossFacts, TensorFacts, Trace
+from gradlint.trace import LoopFacts, LossFacts, TensorFacts, Trace
 
 SORTED = {"batches": 3, "constant": 3, "values": 3, "fewest": 32, "all": 96}
 LABELS = TensorFacts("target", (32,), "int64")
@@ -29,6 +30,9 @@ def trace(kind: str = "cross_entropy", target: TensorFacts = LABELS, **changes: 
         pytest.param(trace(), [Severity.WARNING], id="sorted"),
         pytest.param(trace("nll"), [Severity.WARNING], id="sorted-nll"),
         pytest.param(trace(constant=2), [], id="one-batch-varies"),
+        pytest.param(trace(batches=5, constant=3), [Severity.WARNING], id="most-of-many-batches"),
+        pytest.param(trace(batches=5, constant=2), [], id="few-of-many-batches"),
+        pytest.param(trace(batches=9, constant=8, values=1), [], id="rare-class-in-one-batch"),
         pytest.param(trace(fewest=8), [Severity.WARNING], id="exactly-enough-samples"),
         pytest.param(trace(fewest=7), [], id="small-batches"),
         pytest.param(trace(batches=1, constant=1, values=1), [], id="one-batch"),
@@ -42,6 +46,15 @@ def trace(kind: str = "cross_entropy", target: TensorFacts = LABELS, **changes: 
 )
 def test_labels_that_do_not_vary(observed: Trace, expected: list[Severity]) -> None:
     assert [found.severity for found in findings_of(ConstantTargets(), observed)] == expected
+
+
+def test_losses_of_two_networks_may_have_batches_of_their_own() -> None:
+    loop = LoopFacts(steps=40, backwards=60, streams=2)
+    observed = trace()
+
+    judged = observed.but(facts=replace(observed.facts, loop=loop))
+
+    assert findings_of(ConstantTargets(), judged) == ()
 
 
 def test_the_message_says_that_the_data_are_sorted() -> None:
