@@ -9,6 +9,7 @@ GradlintError
 ├── MetricError(ValueError)       a metric was given what it cannot measure    exit 70
 ├── RuleError(RuntimeError)       a rule failed                                exit 70
 └── GradientHealthError           raised for the caller who asked for it
+    └── UnhealthyModelError(AssertionError)   the same, of an assertion in a test
 """
 
 from __future__ import annotations
@@ -67,3 +68,7 @@ class GradientHealthError(GradlintError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+class UnhealthyModelError(GradientHealthError, AssertionError):
+    """A model that a test asserted to be healthy is not."""

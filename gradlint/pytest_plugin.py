@@ -1,0 +1,300 @@
+"""The pytest plugin: a fixture, a marker, a section of the summary. Loads no torch by itself."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+if TYPE_CHECKING:
+    from gradlint.config import Config
+    from gradlint.report import Report
+    from gradlint.watching import Watcher
+
+OPTIONS = ("fail_on", "ignore", "select", "steps", "seed", "seeds")
+"""What the marker sets, and what `check` and `watch` of the fixture take beside their own."""
+
+_MARKER = (
+    'gradlint(fail_on="error", ignore=(), select=None, steps=40, seed=0, seeds=3): '
+    "options of the `gradlint` fixture; a call's own arguments win"
+)
+_RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+
+
+class Gradlint:
+    """The `gradlint` fixture: `gradlint.check` and `gradlint.watch` that fail the test.
+
+    Attributes:
+        reports: What was judged, in order.
+    """
+
+    def __init__(self, config: Config, options: Mapping[str, Any]) -> None:
+        self.reports: list[Report] = []
+        self._config = config
+        self._options = dict(options)
+        self._loops: list[WatchedLoop] = []
+
+    def check(
+        self,
+        model: Any,
+        batch: Any = None,
+        loss_fn: Any = None,
+        optimizer: Any = None,
+        *,
+        fail_on: str | None = None,
+        ignore: Sequence[str] = (),
+        select: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Report:
+        """Judge a model as `gradlint.check` does; always as many steps, no cures tried.
+
+        Args:
+            model: See `gradlint.check`, as for `batch`, `loss_fn`, `optimizer`, `options`.
+            batch: Inputs, or inputs and targets.
+            loss_fn: ``loss_fn(outputs, targets)``.
+            optimizer: The optimizer, or a function that builds one.
+            fail_on: The least severity that fails the test, or "never".
+            ignore: Rules that are not run.
+            select: Rules that are; all by default.
+            options: `steps`, `seed`, `training_step` and others.
+
+        Raises:
+            UnhealthyModelError: If a finding is at or above `fail_on`.
+        """
+        __tracebackhide__ = True
+        from gradlint.session import DEFAULT_STEPS, check
+
+        config = options.pop("config", None) or self._settings(fail_on, ignore, select)
+        shared = {k: self._options[k] for k in ("steps", "seed", "seeds") if k in self._options}
+        given: dict[str, Any] = {"steps": DEFAULT_STEPS, "cures": False, **shared, **options}
+        report = check(model, batch, loss_fn, optimizer, config=config, **given)
+        self.judge(report)
+        return report
+
+    def watch(
+        self,
+        model: Any,
+        optimizer: Any = None,
+        *,
+        fail_on: str | None = None,
+        ignore: Sequence[str] = (),
+        select: Sequence[str] | None = None,
+        every: Any = 1,
+        **options: Any,
+    ) -> WatchedLoop:
+        """Watch a loop as `gradlint.watch` does, every step, and judge it where the `with` ends.
+
+        Args:
+            model: See `gradlint.watch`, as for `optimizer`, `options`.
+            optimizer: The optimizer or optimizers.
+            fail_on: The least severity that fails the test, or "never".
+            ignore: Rules that are not run.
+            select: Rules that are; all by default.
+            every: Every such step is looked at; "auto" keeps to the budget.
+            options: `budget`, `trace` and others.
+        """
+        from gradlint.session import watch
+
+        config = options.pop("config", None) or self._settings(fail_on, ignore, select)
+        watcher = watch(model, optimizer, every=every, config=config, **options)
+        loop = WatchedLoop(watcher, self)
+        self._loops.append(loop)
+        return loop
+
+    def judge(self, report: Report) -> None:
+        """Note a report, and fail the test if it has what its settings fail on.
+
+        Raises:
+            UnhealthyModelError: If a finding is at or above the report's `fail_on`.
+        """
+        __tracebackhide__ = True
+        from gradlint.testing import require
+
+        self.reports.append(report)
+        require(report, report.fail_on)
+
+    def finish(self) -> None:
+        """Stop and judge the loops that were started and never ended."""
+        for loop in self._loops:
+            loop.stop()
+
+    def _settings(
+        self, fail_on: str | None, ignore: Sequence[str], select: Sequence[str] | None
+    ) -> Config:
+        from gradlint.config import parse_config
+
+        marked = self._options
+        settings = self._config.settings()
+        settings["fail-on"] = fail_on or marked.get("fail_on") or self._config.fail_on
+        settings["ignore"] = [*self._config.ignore, *marked.get("ignore", ()), *ignore]
+        chosen = select if select is not None else marked.get("select")
+        if chosen is not None:
+            settings["select"] = list(chosen)
+        return parse_config(settings)
+
+
+class WatchedLoop:
+    """A watcher that fails its test; a context, or call `start` and `stop`."""
+
+    def __init__(self, watcher: Watcher, judge: Gradlint) -> None:
+        self.watcher = watcher
+        self._judge = judge
+        self._open = False
+
+    def start(self) -> Self:
+        """Begin to watch."""
+        self.watcher.start()
+        self._open = True
+        return self
+
+    def stop(self) -> None:
+        """End watching, and judge.
+
+        Raises:
+            UnhealthyModelError: If a finding is at or above `fail_on`.
+        """
+        __tracebackhide__ = True
+        if self._open:
+            self._open = False
+            self._judge.judge(self.watcher.finish())
+
+    @property
+    def report(self) -> Report:
+        """What is known so far, or at the end."""
+        return self.watcher.report
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        __tracebackhide__ = True
+        if error is None:
+            self.stop()
+        elif self._open:  # the loop's own exception is the one to see
+            self._open = False
+            self.watcher.__exit__(kind, error, traceback)
+
+
+@pytest.fixture
+def gradlint(request: pytest.FixtureRequest) -> Iterator[Gradlint]:
+    """`gradlint.check(model, batch, loss_fn)` and `gradlint.watch(model, optimizer)`.
+
+    Settings are those of the project, `@pytest.mark.gradlint(...)` over them, and a call's
+    own arguments over both.
+    """
+    options = _marked(request.node)
+    from gradlint.config import load_config
+
+    judge = Gradlint(load_config(request.config.rootpath), options)
+    yield judge
+    judge.finish()
+
+
+def _marked(node: Any) -> dict[str, Any]:
+    """Return the options of a test's markers, the closest one's over the others'.
+
+    Raises:
+        pytest.UsageError: If a marker has an option that there is none of.
+    """
+    found: dict[str, Any] = {}
+    for marker in reversed(list(node.iter_markers("gradlint"))):
+        if marker.args:
+            raise pytest.UsageError(
+                f"@pytest.mark.gradlint: expected keywords such as fail_on=, got {marker.args[0]!r}"
+            )
+        for key, value in marker.kwargs.items():
+            if key not in OPTIONS:
+                close = difflib.get_close_matches(key, OPTIONS, n=1)
+                meant = f"did you mean {close[0]!r}?" if close else "choose from "
+                known = "" if close else ", ".join(OPTIONS)
+                raise pytest.UsageError(f"@pytest.mark.gradlint: no option {key!r}; {meant}{known}")
+            several = key in ("ignore", "select") and isinstance(value, str)
+            found[key] = (value,) if several else value
+    return found
+
+
+# -- what pytest asks ---------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and take part in the summary."""
+    config.addinivalue_line("markers", _MARKER)
+    config.pluginmanager.register(Summary(config), "gradlint-summary")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what was judged into the test's report, which travels from workers, and its properties.
+
+    Plain lists and strings only: reports cross processes and are written as XML.
+    """
+    if call.when == "setup":  # a test that is run again starts anew
+        item.stash[_RECORDS] = []
+        item.user_properties[:] = [p for p in item.user_properties if p[0] != "gradlint"]
+    records = item.stash.setdefault(_RECORDS, [])
+    testing = sys.modules.get("gradlint.testing")
+    for judged in testing.take_judged() if testing is not None else ():
+        record = _record(judged)
+        records.append(record)
+        item.user_properties += [("gradlint", text) for text in record["findings"]]
+    made = yield
+    if records and call.when == "teardown":
+        vars(made)["gradlint"] = list(records)
+    return made
+
+
+def _record(report: Report) -> dict[str, Any]:
+    model = report.target.object or "model"
+    return {
+        "model": model,
+        "verdict": report.verdict,
+        "findings": [
+            f"{found.code} {found.rule} {model}{f'.{found.module}' if found.module else ''}: "
+            f"{' '.join(found.message.split())}"
+            for found in report.findings
+        ],
+    }
+
+
+class Summary:
+    """The section of the terminal summary; nothing if nothing was found."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._verbose = config.get_verbosity() > 0
+        self._judged: dict[str, list[dict[str, Any]]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take what a test judged, here or in a worker."""
+        records = getattr(report, "gradlint", None)
+        if records:
+            self._judged[report.nodeid] = records
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write a line for each model with findings; what is only noted, if asked for more."""
+        lines = [
+            (record["verdict"], f"{nodeid}: {_line(record)}")
+            for nodeid, records in sorted(self._judged.items())
+            for record in records
+            if record["findings"] and (self._verbose or record["verdict"] != "healthy")
+        ]
+        if not lines:
+            return
+        terminalreporter.section("gradlint")
+        colors = {"unhealthy": "red", "suspicious": "yellow"}
+        for verdict, line in lines:
+            markup = {colors[verdict]: True} if verdict in colors else {}
+            # A terminal may lack the letters of a message.
+            with suppress(UnicodeEncodeError):
+                terminalreporter.write_line(line, **markup)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    first, *others = record["findings"]
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{record['verdict']}: {first}{more}"
