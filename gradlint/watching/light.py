@@ -99,7 +99,6 @@ class Light:
         self._rows: dict[int, Tensor] = {}
         self._gradients: dict[int, tuple[Tensor, int]] = {}
         self._parameters = [(path, p) for path, p in parameters if not is_lazy(p) and p.numel()]
-        self._views: list[Tensor] = []
         self._before: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._with_gradient: list[int] = []
@@ -168,8 +167,11 @@ class Light:
         """Keep a sample of every weight that may move."""
         self._moving = self._with_gradient or [index for index, _ in self._held()]
         with torch.no_grad():
-            self._views = [sample(local(self._parameters[i][1])) for i in self._moving]
-            self._before = [view.clone() for view in self._views]
+            self._before = [self._weight(index).clone() for index in self._moving]
+
+    def _weight(self, index: int) -> Tensor:
+        # Anew each time: a sample may be a copy, and `parameter.data` another tensor since.
+        return sample(local(self._parameters[index][1]))
 
     # -- when it is over --------------------------------------------------------------
 
@@ -228,7 +230,8 @@ class Light:
                 layout.columns += [("gradient_ratio", sites[i]) for i in held]
         if self._before:
             before = norms(self._before)
-            change = norms(list(torch._foreach_sub(self._views, self._before)))
+            after = [self._weight(index) for index in self._moving]
+            change = norms(list(torch._foreach_sub(after, self._before)))
             home = before[0].device
             found.append(_ratio(_column(change, home), _column(before, home)))
             layout.columns += [("update_to_weight_ratio", sites[i]) for i in self._moving]
@@ -245,7 +248,6 @@ class Light:
         self._rows.clear()
         self._gradients.clear()
         self._parameters = []
-        self._views = []
         self._before = []
         self._norms = []
         self._gradient_norms = []
