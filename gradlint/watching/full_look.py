@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.hooks.manager import HookManager
+from gradlint.hooks.ranks import class_of, here
 from gradlint.hooks.weak import joined
 from gradlint.observation import Site
 from gradlint.readout import Unread
@@ -98,7 +99,7 @@ class FullLook:
         observer = self.loop.observer
         with torch.no_grad():
             batch_var, batch_mean = torch.var_mean(given.detach().float(), dim=axes, correction=0)
-            site = Site(path, type(module).__name__, observer.depths.get(path, 0), path)
+            site = Site(path, class_of(module).__name__, observer.depths.get(path, 0), path)
             observer.put_at("batch_statistics_gap", site, mean, var, batch_mean, batch_var)
 
     def _leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -197,7 +198,7 @@ class FullLook:
             if parameter.requires_grad or parameter.is_meta or not parameter.is_floating_point():
                 known.pop(path, None)
                 continue
-            now = parameter.detach().reshape(-1)[:4096].to(torch.float64)
+            now = here(parameter.detach()).reshape(-1)[:4096].to(torch.float64)
             before = known.get(path)
             if before is not None and before.shape == now.shape:
                 size = torch.linalg.vector_norm(before)
