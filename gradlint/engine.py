@@ -19,6 +19,7 @@ from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.operations import MAX_CALLS, OperationReader, readable
 from gradlint.hooks.parameters import ParameterReader
+from gradlint.hooks.ranks import class_of
 from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.hooks.weak import WeakMap, joined
@@ -204,7 +205,7 @@ class Observer:
             self.facts_of_modules[path] = replace(facts, calls=self.calls.of_forward[path])
         if not tensors or call >= MAX_CALLS or not self._detailed:
             return
-        site = Site(path, type(module).__name__, depth, path)
+        site = Site(path, class_of(module).__name__, depth, path)
         self.operations.output(site, tensors[0])
         if tensors[0].requires_grad and tensors[0].grad_fn is not None:
             hook = tensors[0].register_hook(self._arrival(site))  # type: ignore[no-untyped-call]

@@ -75,6 +75,9 @@ def _facts(facts: Facts, rename: Rename, moved: Callable[[Site], Site]) -> Facts
         loop = replace(
             loop, compiled=tuple(map(rename, loop.compiled)), blind=tuple(map(rename, loop.blind))
         )
+        if loop.ranks is not None:
+            diverged = tuple(map(rename, loop.ranks.diverged))
+            loop = replace(loop, ranks=replace(loop.ranks, diverged=diverged))
     return replace(
         facts,
         optimizer=optimizer,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradlint.decompose import Edge
 from gradlint.hooks.graph import CapturedGraph
+from gradlint.hooks.ranks import here
 from gradlint.metrics.base import l2_norm
 
 Gradients = Sequence[Tensor | None]
@@ -69,12 +70,12 @@ class GainRecorder:
             self._seen.add(identity)
             self._order.append(identity)
             with torch.no_grad():
-                norms = [l2_norm(g) for g in grad_outputs if g is not None]
+                norms = [l2_norm(here(g)) for g in grad_outputs if g is not None]
                 if norms:
                     self._put("node", identity, identity, _together(norms))
                 for target, gradient in zip(edges, grad_inputs, strict=False):
                     if target is not None and gradient is not None:
-                        self._put("edge", identity, target, l2_norm(gradient))
+                        self._put("edge", identity, target, l2_norm(here(gradient)))
 
         return record
 

@@ -18,6 +18,7 @@ from gradlint.hooks.attributes import attributes_of, user_line
 from gradlint.hooks.calls import Call, Calls
 from gradlint.hooks.finish import finish
 from gradlint.hooks.kinds import base_name, is_custom, kind_of
+from gradlint.hooks.ranks import class_of
 
 Node = Any
 """An autograd node; torch gives it no public type with the fields read here."""
@@ -284,7 +285,7 @@ def _refine(
 
 def _is_linear(modules: Mapping[str, nn.Module], path: str | None) -> bool:
     module = modules.get(path) if path is not None else None
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear) or class_of(module).__name__ == "Conv1D"
 
 
 def _is_weight_layer(modules: Mapping[str, nn.Module], path: str | None) -> bool:

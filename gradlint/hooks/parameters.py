@@ -71,9 +71,11 @@ class ParameterReader:
             seen = "missing" if gradient is None else "present"
             if facts.gradient != seen:
                 self.facts[path] = replace(facts, gradient=seen)
-            if is_lazy(parameter) or parameter.numel() == 0:
+            if is_lazy(parameter):
                 continue
             weight = _plain(parameter.detach())
+            if weight.numel() == 0:
+                continue
             for metric in metrics_at(Tap.WEIGHT):
                 self._put(metric, site, weight)
             if initial:
@@ -112,14 +114,15 @@ class ParameterReader:
 
     def _measure_symmetry(self, site: Site, parameter: Tensor, gradient: Tensor) -> None:
         module = self.modules.get(site.module)
+        parameter, gradient = _plain(parameter.detach()), _plain(gradient.detach())
         # Rows of an embedding that the batch does not hold have no gradient, by design.
         embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
         if embedding or parameter.ndim < 2 or gradient.is_sparse:
             return
-        weight = units_first(parameter.detach(), module)
+        weight = units_first(parameter, module)
         if weight.shape[0] >= 2:
             metric = all_metrics()["symmetric_share"]
-            self._put(metric, site, weight, units_first(gradient.detach(), module))
+            self._put(metric, site, weight, units_first(gradient, module))
 
     def symmetry(self) -> None:
         """Measure, after the last step, which units are still copies of each other."""
@@ -138,7 +141,7 @@ class ParameterReader:
         self._before = {
             path: _plain(parameter.detach()).clone()
             for path, parameter in self.parameters.items()
-            if parameter.grad is not None and parameter.numel()
+            if parameter.grad is not None and _plain(parameter).numel()
         }
 
     def after_update(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gradlint.finding import Source
 from gradlint.graph import STRUCTURAL, WEIGHTED, Graph, Operation
 from gradlint.hooks.attributes import is_users
+from gradlint.hooks.ranks import class_of
 from gradlint.hooks.weak import joined
 from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts
 
@@ -43,13 +45,13 @@ def module_facts(
         own = tuple(f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False))
         facts[path] = ModuleFacts(
             path=path,
-            kind=type(module).__name__,
+            kind=class_of(module).__name__,
             training=module.training,
             leaf=next(module.children(), None) is None,
             parameters=own,
             options=_options(module),
             source=sources.get(inner),
-            ours=_is_ours(type(module)),
+            ours=_is_ours(class_of(module)),
             functions=functions.get(inner, {}),
         )
     return facts
@@ -76,7 +78,7 @@ def _options(module: nn.Module) -> dict[str, Any]:
         ):
             options[name] = tuple(value)
     options["bias"] = isinstance(getattr(module, "bias", None), Tensor)
-    if _is_ours(type(module)) and _reads_mode(type(module)):
+    if _is_ours(class_of(module)) and _reads_mode(class_of(module)):
         options["reads_mode"] = True
     return options
 
@@ -137,20 +139,23 @@ def units_first(weight: Tensor, module: nn.Module | None) -> Tensor:
 
     Torch stores them first but in transposed convolutions and in transformers' `Conv1D`.
     """
-    if weight.ndim >= 2 and module is not None:
-        kind = type(module).__name__
-        if kind.startswith("ConvTranspose") or kind == "Conv1D":
-            return weight.transpose(0, 1)
-    return weight
+    return weight.transpose(0, 1) if weight.ndim >= 2 and _units_second(module) else weight
+
+
+def _units_second(module: nn.Module | None) -> bool:
+    kind = "" if module is None else class_of(module).__name__
+    return kind.startswith("ConvTranspose") or kind == "Conv1D"
 
 
 def fans(weight: Tensor, module: nn.Module | None = None) -> tuple[int, int]:
     """Return fan in and fan out of a weight; zeros below two dimensions."""
     if is_lazy(weight) or weight.ndim < 2 or weight.numel() == 0:
         return 0, 0
-    ordered = units_first(weight, module)
-    field = ordered[0, 0].numel() if ordered.ndim > 2 else 1
-    return ordered.shape[1] * field, ordered.shape[0] * field
+    first, second, *kernel = weight.shape
+    field = math.prod(kernel)
+    if _units_second(module):
+        first, second = second, first
+    return second * field, first * field
 
 
 def unit_axis(graph: Graph, op: Operation) -> int:

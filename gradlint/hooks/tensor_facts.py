@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from gradlint.hooks.ranks import here
 from gradlint.metrics.base import dense, sampled
 from gradlint.trace import TensorFacts
 
@@ -24,10 +25,10 @@ def named_tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
     A lone tensor is called `name`, others ``name[0]``, ``name[key]`` and so on. Objects
     torch's pytree does not know (dataclasses, ModelOutput) are looked into as mappings or
     by their attributes. A nested tensor has no shape and no entries of its own: it is passed
-    over.
+    over; of a distributed one this rank's part is returned.
     """
     if isinstance(value, Tensor):
-        return [] if value.is_nested else [(name, value)]
+        return [] if value.is_nested else [(name, here(value))]
     if isinstance(value, Mapping):
         return [t for key, item in value.items() for t in named_tensors(item, f"{name}[{key}]")]
     if isinstance(value, (list, tuple)):

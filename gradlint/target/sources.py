@@ -13,6 +13,7 @@ from types import FrameType
 from torch import nn
 
 from gradlint.finding import Source
+from gradlint.hooks.ranks import class_of
 from gradlint.target.elements import CONTAINERS, Element, Elements, called, match, statements
 from gradlint.target.functions import function_lines
 from gradlint.target.user_code import is_users, shown
@@ -58,7 +59,7 @@ def _sources(model: nn.Module, files: Sequence[str] | None) -> dict[str, Source]
         known = places.get(path)
         for name, place in _children(module, known):
             places[f"{path}.{name}" if path else name] = place
-        kind = type(module)
+        kind = class_of(module)
         if kind not in functions:
             functions[kind] = _functions(kind)
         lists = _assigned(kind, _unregistered(module)) if known is not None else {}
@@ -70,9 +71,9 @@ def _sources(model: nn.Module, files: Sequence[str] | None) -> dict[str, Source]
 def _children(module: nn.Module, at: Place | None) -> Iterator[tuple[str, Place]]:
     """Places of a module's children; the module's own where nothing better is known."""
     children = {name: child for name, child in module._modules.items() if child is not None}
-    found = _assigned(type(module), children)
+    found = _assigned(class_of(module), children)
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        built = _super_call(type(module)) or at
+        built = _super_call(class_of(module)) or at
         found |= _parts(children, built) if built is not None else {}
     for name in children:
         place = found.get(name) or at
@@ -167,7 +168,7 @@ def _parts(children: Mapping[str, nn.Module], at: Place) -> dict[str, Place]:
         return {}
     elements = _elements(at)
     keys = list(children)
-    kinds = [type(child).__name__ for child in children.values()]
+    kinds = [class_of(child).__name__ for child in children.values()]
     found = {}
     for key, place in zip(keys, match(elements, keys, kinds), strict=True):
         if place >= 0:
@@ -191,17 +192,17 @@ def _elements(at: Place) -> list[Element]:
 
 def _root(model: nn.Module, files: Iterable[str]) -> Place | None:
     """Place of the model: its class's, if the user wrote it, else the call that builds it."""
-    file = _file_of(type(model))
+    file = _file_of(class_of(model))
     if file is not None:
-        tree = _class(file, type(model))
+        tree = _class(file, class_of(model))
         return Place(file, tree.lineno) if tree is not None else None
-    kinds = [type(child).__name__ for child in model.children()]
+    kinds = [class_of(child).__name__ for child in model.children()]
     keys = [name for name, _ in model.named_children()]
     best: tuple[int, Place] | None = None
     for candidate in files:
-        for place in _calls(candidate, type(model).__name__):
+        for place in _calls(candidate, class_of(model).__name__):
             score = 1
-            if type(model).__name__ in CONTAINERS:
+            if class_of(model).__name__ in CONTAINERS:
                 places = match(_elements(place), keys, kinds)
                 score = sum(p >= 0 for p in places) if all(p >= 0 for p in places) else 0
             if score and (best is None or score > best[0]):

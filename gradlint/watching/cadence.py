@@ -19,6 +19,10 @@ GROWTH = 1.5
 """Full steps grow apart by this factor: 3, 5, 8, 12, 18 … about 20 in ten thousand steps."""
 
 
+MOST_APART = 1024
+"""Steps between two light looks at most, where processes look at the same ones."""
+
+
 class Look(IntEnum):
     """How closely a step is looked at."""
 
@@ -47,11 +51,24 @@ class Cadence:
         self._next_full = FIRST_FULL + 1
         self._first = 0.0
         self._credit = {Look.LIGHT: 0.0, Look.FULL: 0.0}
+        self._share = 0.0
+        """Seconds of a step that its looks may take, of late."""
+        self._aligned = False
+
+    def align(self) -> None:
+        """Choose steps by their numbers: processes that run alike then look at the same ones.
+
+        Light looks come at multiples of a power of two: the steps of a slower process are
+        among those of a faster one.
+        """
+        self._aligned = True
 
     def next(self, step: int) -> Look:
         """Return how closely step `step`, counted from 1, is looked at."""
         if step == 1:
             return Look.FULL
+        if self._aligned and self.every == "auto":
+            return self._next_aligned(step)
         if self.every == "auto" and self._first > PATIENCE and step <= FIRST_LIGHT:
             return Look.OFF
         if step <= FIRST_FULL:
@@ -66,6 +83,21 @@ class Cadence:
         if due and self._affords(Look.FULL):
             return self._full(step)
         return Look.LIGHT if self._affords(Look.LIGHT) else Look.OFF
+
+    def _next_aligned(self, step: int) -> Look:
+        while self._next_full < step:
+            self._full(self._next_full)
+        due = step <= FIRST_FULL or step == self._next_full
+        if step == self._next_full:
+            self._full(step)
+        early = step <= FIRST_LIGHT and self._first <= PATIENCE
+        if due:
+            # Those who cannot afford the full look take the light one: the step is common.
+            return Look.FULL if early or self._affords(Look.FULL) else Look.LIGHT
+        apart = 1
+        while apart < MOST_APART and apart * self._share < self.cost[Look.LIGHT]:
+            apart *= 2
+        return Look.LIGHT if early or step % apart == 0 else Look.OFF
 
     def _full(self, step: int) -> Look:
         self._next_full = max(step + 1, round(step * GROWTH))
@@ -90,6 +122,7 @@ class Cadence:
             return
         # Half of the budget waits for the full steps, which are dear and rare.
         share = 0.5 * self.budget * max(whole - own, 0.0)
+        self._share = share if self._share == 0.0 else 0.9 * self._share + 0.1 * share
         for kind in (Look.LIGHT, Look.FULL):
             # What is saved up is spent at once when a step grows cheap: keep a few steps' worth.
             limit = max(4 * self.cost[kind], share)

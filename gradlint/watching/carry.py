@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from gradlint.hooks.ranks import here
+
 PROBED = 8
 """Parameters of each optimizer that are followed; a loop that forgets to clear forgets all."""
 
@@ -47,7 +49,7 @@ class Carry:
             gradient = parameter.grad
             if gradient is not None and not gradient.is_sparse:
                 self._states.append(
-                    _State(weakref.ref(parameter), weakref.ref(gradient), gradient._version)
+                    _State(weakref.ref(parameter), weakref.ref(gradient), here(gradient)._version)
                 )
 
     def forget(self) -> None:
@@ -60,10 +62,10 @@ class Carry:
         kept: list[_State] = []
         for state in self._states:
             gradient = _gradient(state)
-            if gradient is None or gradient._version != state.version:
+            if gradient is None or here(gradient)._version != state.version:
                 continue
             if numbers:
-                sample = gradient.detach().reshape(-1)[:_SAMPLE]
+                sample = here(gradient).detach().reshape(-1)[:_SAMPLE]
                 norm = torch.linalg.vector_norm(sample, dtype=torch.float32)
                 smallest = state.smallest
                 state.smallest = norm if smallest is None else torch.minimum(smallest, norm)
@@ -75,7 +77,7 @@ class Carry:
         for state in self._states:
             gradient = _gradient(state)
             if gradient is not None:
-                state.version = gradient._version
+                state.version = here(gradient)._version
 
     def carried(self) -> Tensor | None:
         """Return the norm of what was carried to this step; None where nothing can be said."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from gradlint.hooks.ranks import here
 from gradlint.hooks.tensor_facts import number
 from gradlint.watching.light import local, norms
 
@@ -69,6 +70,7 @@ def total_norm(found: Sequence[Tensor]) -> Tensor | None:
 
 def host_value(value: Tensor) -> float | None:
     """Return a scalar's value where the host has it; None where it would have to wait."""
+    value = here(value)
     if value.device.type != "cpu" or value.is_complex():
         return None
     return float(cast(float, value.tolist())) if value.ndim == 0 else number(value.detach())

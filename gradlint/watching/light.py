@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from gradlint.hooks.inert import Inert
 from gradlint.hooks.manager import observable
+from gradlint.hooks.ranks import class_of
 from gradlint.hooks.sites import is_lazy
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.metrics.base import dense
@@ -90,7 +91,8 @@ class Light:
         self.in_backward = False
         self._depths = depths
         self._sites = [
-            Site(path, type(module).__name__, depths.get(path, 0), path) for path, module in modules
+            Site(path, class_of(module).__name__, depths.get(path, 0), path)
+            for path, module in modules
         ]
         self._handles: list[RemovableHandle] = [
             module.register_forward_hook(_Stage(self, index))

@@ -14,13 +14,15 @@ from torch import nn
 from gradlint.config import Config
 from gradlint.errors import GradientHealthError, NotObservedError, UsageError
 from gradlint.finding import Severity
+from gradlint.hooks.ranks import rank_and_world
 from gradlint.judging import judge_trace
 from gradlint.report import Report
 from gradlint.trace import Trace
 from gradlint.trace_file import TraceWriter
-from gradlint.watching.assemble import assemble
+from gradlint.watching.assemble import assemble, gathered
 from gradlint.watching.guard import Stop
 from gradlint.watching.loop import Loop
+from gradlint.watching.ranks import PATIENCE, SHORT
 
 MAX_UNWRITTEN = 200
 """Steps that a killed run may lack in its trace."""
@@ -73,7 +75,7 @@ class Watcher:
         self._until = until
         self._alarm = alarm
         self._target = dict(target or {})
-        writes = trace is not None and os.environ.get("RANK", "0") == "0"
+        writes = trace is not None and rank_and_world()[0] == 0
         self._writer = TraceWriter(Path(trace), target=self._target) if trace and writes else None
         self._next_judged = 10
         self._said: dict[tuple[str, str], str] = {}
@@ -102,6 +104,7 @@ class Watcher:
     def stop(self) -> None:
         """End watching: no hook is left, the last numbers are taken."""
         self.loop.stop()
+        self.loop.ranks.leave(lambda: gathered(self.loop, self.command))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -159,6 +162,9 @@ class Watcher:
 
     def trace(self, ended: str = "") -> Trace:
         """Return what was measured so far."""
+        if not self.loop.looking:
+            patience = PATIENCE if ended in ("", "until", "fail-on") else SHORT
+            self.loop.ranks.collect(limit=patience)
         return assemble(self.loop, self.command, ended=ended)
 
     @property
@@ -206,7 +212,7 @@ class Watcher:
     def _notices(self, trace: Trace) -> list[str]:
         """Return what else the user should know of the watching."""
         failure, writer = self.loop.failure, self._writer
-        found: list[str] = []
+        found = list(self.loop.ranks.notices)
         if failure is not None:
             steps = self.loop.steps
             found.append(
