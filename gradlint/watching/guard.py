@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -26,7 +27,7 @@ def guarded(method: F) -> F:
 
     An exception of ours disarms the watcher and is kept in `failure`; only what the user
     asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`. A
-    forked process (a loader's worker) is not watched.
+    forked process (a loader's worker) is not watched, nor is a second thread that trains.
     """
 
     @functools.wraps(method)
@@ -38,6 +39,11 @@ def guarded(method: F) -> F:
 
 def guarded_by(loop: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call `function` as a guarded method of `loop` is called."""
+    thread = threading.get_ident()
+    if loop.thread != thread:
+        if loop.thread is not None:
+            return None
+        loop.thread = thread
     if loop.inside:
         return function(*args, **kwargs)
     if os.getpid() != loop.process:

@@ -35,7 +35,13 @@ from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
 from gradlint.watching.ranks import Ranks
 from gradlint.watching.records import Records
-from gradlint.watching.roots import Discovery, is_compiled, is_trained_before, unwrapped
+from gradlint.watching.roots import (
+    Discovery,
+    is_compiled,
+    is_trained_before,
+    owners,
+    unwrapped,
+)
 from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
 
@@ -113,6 +119,8 @@ class Loop(switchboard.Ear):
         self.ended = 0.0
         self.process = os.getpid()
         """Where the loop runs; a forked child runs another."""
+        self.thread: int | None = None
+        """Where the loop runs; another thread may run another loop."""
         self._started = 0.0
         self._on_step = on_step
         self._on_numbers = on_numbers
@@ -147,6 +155,7 @@ class Loop(switchboard.Ear):
     def stop(self) -> None:
         """Remove every hook and take the last numbers."""
         if self.looking:
+            self.thread = None  # whoever ends the watching need not be who trained
             self._last_update()
             self._disarm()
             self._flush()
@@ -552,6 +561,8 @@ class Loop(switchboard.Ear):
         if any(id(p) not in watched for p in known.parameters()):
             for label, model in list(self.observer.roots.items()):
                 self.refresh(label, model)
+            if self.discover:
+                self._find_owners(known)
         if optimizer is not None:
             known.facts = facts_of_optimizer(optimizer, self.observer.parameters)
             held = {id(p) for p in known.parameters()}
@@ -564,6 +575,13 @@ class Loop(switchboard.Ear):
             self.discovery.stop()
         elif not self.discovery.running:
             self.discovery.start()
+
+    def _find_owners(self, known: Known) -> None:
+        """Find the models of parameters that train though no call of theirs was seen."""
+        watched = {id(p) for p in self._parameters()}
+        trained = [p for p in known.parameters() if id(p) not in watched and p.grad is not None]
+        for label, model in owners(trained):
+            self.admit(model, label)
 
     def _find_optimizers(self) -> None:
         """Find optimizers that did not step, and what they hold: it may be gone at the end."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
+
+_ABOUT_HOOKS = "Using `torch.compile.module.` when there are global hooks on modules"
 
 _WRAPPERS = ("module", "_orig_mod")
 """Attributes under which data parallelism and compilation keep the user's model."""
@@ -75,6 +79,8 @@ class Discovery:
     def start(self) -> None:
         """Place the hook."""
         if self._handle is None:
+            # torch warns, once a call, that it sees a hook; it is ours, and fires as it should.
+            warnings.filterwarnings("ignore", message=_ABOUT_HOOKS)
             self._handle = register_module_forward_pre_hook(self._called)
 
     def stop(self) -> None:
@@ -82,6 +88,9 @@ class Discovery:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+            ours = [f for f in warnings.filters if getattr(f[1], "pattern", "") == _ABOUT_HOOKS]
+            for each in ours:
+                warnings.filters.remove(each)  # type: ignore[attr-defined]
 
     def know(self, model: nn.Module) -> None:
         """Take `model` and its parts as found."""
@@ -121,6 +130,22 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def owners(parameters: Sequence[nn.Parameter]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the outermost modules of the process that hold one of `parameters`, with labels.
+
+    A compiled module's calls are told to no hook, and weights may be used without a call.
+    """
+    wanted = {id(p) for p in parameters}
+    if not wanted:
+        return
+    modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module)]
+    holding = [m for m in modules if any(id(p) in wanted for p in m.parameters())]
+    inner = {id(part) for m in holding for part in m.modules() if part is not m}
+    for model in holding:
+        if id(model) not in inner:
+            yield type(model).__name__.lower(), model
 
 
 def name_of(model: nn.Module, frame: FrameType | None) -> str:
