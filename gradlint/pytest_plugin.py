@@ -69,7 +69,7 @@ class Gradlint:
         from gradlint.session import DEFAULT_STEPS, check
 
         config = options.pop("config", None) or self._settings(fail_on, ignore, select)
-        shared = {k: self._options[k] for k in ("steps", "seed", "seeds") if k in self._options}
+        shared = {k: v for k, v in self._options.items() if k in ("steps", "seed", "seeds")}
         given: dict[str, Any] = {"steps": DEFAULT_STEPS, "cures": False, **shared, **options}
         report = check(model, batch, loss_fn, optimizer, config=config, **given)
         self.judge(report)
