@@ -106,10 +106,19 @@ class FullLook:
         observer = self.loop.observer
         if observer.calls.open:
             observer.leave(path, module, inputs, output)
-            if not observer.calls.open:
+            if not observer.calls.open and not self._is_judge(path, module, output):
                 observer.outputs = output
         elif self._paused:
             self._paused -= 1
+
+    def _is_judge(self, path: str, module: nn.Module, output: Any) -> bool:
+        """Whether a part of the model, called beside it, only judges what it returned.
+
+        Lightning's modules hold their criterion and their metrics.
+        """
+        if path in self.loop.observer.roots or next(module.parameters(), None) is not None:
+            return False
+        return isinstance(output, Tensor) and (output.ndim == 0 or not output.requires_grad)
 
     # -- what the loop tells ----------------------------------------------------------
 
