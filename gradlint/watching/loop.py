@@ -235,8 +235,18 @@ class Loop(switchboard.Ear):
         for event in unregistered(inner):
             path = joined(name, event.module or "")
             self.observer.events.append(Event(event.name, 0, path, event.detail))
-        if self._interval is not None and self._interval.closeup is not None:
-            self._interval.closeup.admit(inner, name)
+        interval = self._interval
+        if interval is None:
+            return
+        if interval.look is not Look.FULL and not interval.backwards:
+            # A model's first step shows how it begins: it is looked at in full.
+            if interval.closeup is not None:
+                interval.closeup.discard()
+            interval.look = Look.FULL
+            several = self.optimizers.count_stepped > 1
+            interval.closeup = FullLook(self, interval.number, keep_calls=several)
+        elif interval.closeup is not None:
+            interval.closeup.admit(inner, name)
 
     def refresh(self, label: str, model: nn.Module) -> None:
         """Take up what a model has gained since."""
