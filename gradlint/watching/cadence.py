@@ -19,6 +19,11 @@ GROWTH = 1.5
 """Full steps grow apart by this factor: 3, 5, 8, 12, 18 … about 20 in ten thousand steps."""
 
 
+SURE = 1.25
+"""Light looks that are made whatever the budget says grow apart by this factor: forty in ten
+thousand steps; what they cost is saved on the looks after them. A verdict must not depend on
+how busy the machine is."""
+
 MOST_APART = 1024
 """Steps between two light looks at most, where processes look at the same ones."""
 
@@ -49,6 +54,7 @@ class Cadence:
         self.cost = {Look.OFF: 0.0, Look.LIGHT: 0.0, Look.FULL: 0.0}
         """Seconds a step of each kind took of late."""
         self._next_full = FIRST_FULL + 1
+        self._next_sure = 1
         self._first = 0.0
         self._credit = {Look.LIGHT: 0.0, Look.FULL: 0.0}
         self._share = 0.0
@@ -70,7 +76,7 @@ class Cadence:
         if self._aligned and self.every == "auto":
             return self._next_aligned(step)
         if self.every == "auto" and self._first > PATIENCE and step <= FIRST_LIGHT:
-            return Look.OFF
+            return self._sure(step)
         if step <= FIRST_FULL:
             return Look.FULL
         due = step >= self._next_full
@@ -82,7 +88,13 @@ class Cadence:
             return self._full(step) if due else Look.LIGHT
         if due and self._affords(Look.FULL):
             return self._full(step)
-        return Look.LIGHT if self._affords(Look.LIGHT) else Look.OFF
+        return Look.LIGHT if self._affords(Look.LIGHT) else self._sure(step)
+
+    def _sure(self, step: int) -> Look:
+        if step < self._next_sure:
+            return Look.OFF
+        self._next_sure = max(step + 1, round(step * SURE))
+        return Look.LIGHT
 
     def _next_aligned(self, step: int) -> Look:
         while self._next_full < step:

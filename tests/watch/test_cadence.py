@@ -1,0 +1,70 @@
+"""Which steps are looked at, and that the budget is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradlint.watching.cadence import FIRST_LIGHT, PATIENCE, Cadence, Look
+
+
+def looks(cadence: Cadence, steps: int, cost: dict[Look, float], step_time: float) -> list[Look]:
+    found = []
+    for step in range(1, steps + 1):
+        look = cadence.next(step)
+        found.append(look)
+        own = cost[look]
+        cadence.spent(look, own, step_time + own, first=step <= FIRST_LIGHT)
+    return found
+
+
+CHEAP = {Look.OFF: 1e-6, Look.LIGHT: 1e-4, Look.FULL: 1e-3}
+DEAR = {Look.OFF: 1e-5, Look.LIGHT: 1e-2, Look.FULL: 1e-1}
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.02, 0.1])
+@pytest.mark.parametrize("cost", [CHEAP, DEAR], ids=["cheap", "dear"])
+@pytest.mark.parametrize("step_time", [3e-3, 1e-1])
+def test_the_budget_is_kept_after_the_first_steps(
+    budget: float, cost: dict[Look, float], step_time: float
+) -> None:
+    found = looks(Cadence(budget=budget), 20_000, cost, step_time)[FIRST_LIGHT:]
+
+    own = sum(cost[look] for look in found)
+    sure = 26 * cost[Look.LIGHT]  # those made whatever the budget says: 1.25^26 > 20 000 / 40
+    assert own <= budget * step_time * len(found) + sure + cost[Look.FULL]
+
+
+def test_what_the_budget_has_is_used() -> None:
+    found = looks(Cadence(budget=0.02), 5000, CHEAP, 1e-1)
+
+    assert found.count(Look.OFF) < 100
+    assert found.count(Look.FULL) >= 15
+
+
+def test_the_first_steps_are_looked_at_and_the_very_first_in_full() -> None:
+    found = looks(Cadence(), FIRST_LIGHT, CHEAP, 1e-3)
+
+    assert found[:3] == [Look.FULL] * 3
+    assert Look.OFF not in found
+
+
+def test_looking_for_long_ends_even_at_the_start_and_some_steps_are_sure() -> None:
+    slow = {Look.OFF: 0.0, Look.LIGHT: 1.0, Look.FULL: 2 * PATIENCE}
+
+    found = looks(Cadence(), 4000, slow, 1e-3)
+
+    assert found.count(Look.FULL) == 1
+    late = found[2000:]
+    assert 2 <= late.count(Look.LIGHT) <= 6
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_a_fixed_cadence_is_the_same_on_every_machine(every: int) -> None:
+    quick, slow = Cadence(every), Cadence(every)
+
+    one = looks(quick, 500, CHEAP, 1e-4)
+    two = looks(slow, 500, DEAR, 1.0)
+
+    assert one == two
+    seen = {step for step, look in enumerate(one, start=1) if look is not Look.OFF}
+    assert seen == {1, 2, 3} | set(range(every, 501, every))
