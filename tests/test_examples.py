@@ -84,14 +84,33 @@ def test_a_watched_example_is_judged_as_it_says(command: str, says: str, tmp_pat
     assert causes[:1] == ([] if says == "healthy" else [says[:5]])
 
 
-def test_a_watched_loop_of_ones_own_prints_its_report() -> None:
+@pytest.mark.parametrize(
+    "file",
+    [
+        "watch_loop.py",
+        pytest.param("with_lightning.py", marks=pytest.mark.slow),
+        pytest.param("with_transformers.py", marks=pytest.mark.slow),
+    ],
+)
+def test_a_watched_loop_of_ones_own_prints_its_report(file: str) -> None:
     done = subprocess.run(
-        [sys.executable, "examples/watch_loop.py"], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, f"examples/{file}"], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
-    assert "healthy" in done.stdout
+    assert ": healthy (" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_example_of_tests_passes_and_tells_of_the_sick_model() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "examples/test_model.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert "3 passed, 1 xfailed" in done.stdout
+    assert "::test_the_old_model_is_healthy: unhealthy: GL601" in done.stdout
 
 
 def test_every_example_names_a_command() -> None:
