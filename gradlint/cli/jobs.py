@@ -23,7 +23,7 @@ from gradlint.cli.outputs import (
 )
 from gradlint.cli.settings import Overrides, settings_for
 from gradlint.errors import UsageError
-from gradlint.reporters import MACHINE_FORMATS
+from gradlint.reporters import ALWAYS_WRITTEN, MACHINE_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,8 +121,8 @@ def check_all(
         say_notices(reports, look)
         options = options_for(stdout, look.color, verbose=look.verbose, quiet=look.quiet)
         for output in look.outputs:
-            machine = output.name in MACHINE_FORMATS
-            chosen = [r for r, ran in zip(reports, started, strict=True) if machine or ran]
+            always = output.name in ALWAYS_WRITTEN
+            chosen = [r for r, ran in zip(reports, started, strict=True) if always or ran]
             if chosen:
                 write(chosen, output, options, stdout)
     return max(report.exit_code for report in reports)

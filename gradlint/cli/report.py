@@ -16,7 +16,7 @@ from gradlint.cli.outputs import COLORS, options_for, parse_outputs, write
 from gradlint.cli.saved import judge_file
 from gradlint.cli.settings import Overrides, print_settings, settings_for, split_words
 from gradlint.errors import UsageError
-from gradlint.reporters import MACHINE_FORMATS
+from gradlint.reporters import ALWAYS_WRITTEN
 
 
 def report(
@@ -122,7 +122,7 @@ def report(
     shown = [r for r, each in zip(reports, judged, strict=True) if each.read]
     options = options_for(sys.stdout, color, verbose=verbose, quiet=quiet)
     for output in outputs:
-        chosen = reports if output.name in MACHINE_FORMATS else shown
+        chosen = reports if output.name in ALWAYS_WRITTEN else shown
         if chosen:
             write(chosen, output, options, sys.stdout)
     return max((each.exit_code for each in reports), default=0)

@@ -20,7 +20,7 @@ from gradlint.cli.live_view import live_view
 from gradlint.cli.outputs import Output, options_for, write
 from gradlint.entry import Entry
 from gradlint.errors import GradlintError, NotObservedError, UsageError
-from gradlint.reporters import MACHINE_FORMATS
+from gradlint.reporters import ALWAYS_WRITTEN
 
 if TYPE_CHECKING:
     from gradlint.config import Config
@@ -90,7 +90,7 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
             if look.verbose:
                 traceback.print_exception(error, file=stderr)
             report = _not_observed(watcher.loop.failure or error, target)
-            outputs = tuple(o for o in look.outputs if o.name in MACHINE_FORMATS)
+            outputs = tuple(o for o in look.outputs if o.name in ALWAYS_WRITTEN)
         if not first:
             return outcome.status
         if watcher.loop.failure is not None:

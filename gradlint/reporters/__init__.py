@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Reporter = Callable[["Report", Options], str]
 
 MACHINE_FORMATS = frozenset({"json", "jsonl", "sarif", "github", "gitlab", "junit"})
-"""Formats read by programs: they get a report even where there is nothing but an error."""
+"""Formats read by programs."""
+ALWAYS_WRITTEN = MACHINE_FORMATS | {"html"}
+"""Formats that get a report even where there is nothing but an error: no old file stays."""
 
 _EXTENSIONS = {".txt": "full", ".md": "markdown", ".xml": "junit"}
 

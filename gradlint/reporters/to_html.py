@@ -35,6 +35,12 @@ def render_all(reports: Sequence[Report], _: Options) -> str:
     return clean(page.render(views=views, title=title)).rstrip() + "\n"
 
 
+def framed(report: Report, height: int = 640) -> str:
+    """Return `report` as a frame for a notebook: its style and its names stay inside."""
+    frame = '<iframe srcdoc="{}" title="gradlint" style="width:100%;height:{}px;border:0"></iframe>'
+    return str(Markup(frame).format(render(report, Options()), height))  # noqa: S704
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -230,9 +230,9 @@ class Watcher:
             self._writer.follow(self.trace(), number)
 
     def _repr_html_(self) -> str:
-        import html
+        from gradlint.reporters.to_html import framed
 
-        return f"<pre>{html.escape(str(self.report))}</pre>"
+        return framed(self.report)
 
 
 def _about(trace: Trace) -> dict[str, Any]:

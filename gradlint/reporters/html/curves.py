@@ -10,7 +10,7 @@ from gradlint.reporters.base import number
 from gradlint.reporters.html.profiles import Figure, envelope
 from gradlint.reporters.html.svg import Panel, Point, Scale
 
-POINTS = 200
+POINTS = 120
 FEW = 30
 
 Series = Sequence[tuple[int, float]]
@@ -58,17 +58,24 @@ def _curve(title: str, lines: Sequence[Line], first: int, last: int) -> Figure:
     panel.axes(f"step {first:,}", f"{last:,}")
     for class_, _, series in lines:
         points: list[Point] = [(float(x), y) for x, y in series]
-        panel.line(envelope(points, POINTS), f"line {class_}")
+        fine = " fine" if len(points) > POINTS and len(lines) > 1 else ""
+        panel.line(envelope(points, POINTS), f"line {class_}{fine}")
         if len(points) <= FEW and class_ != "limit":
             panel.dots(points, lambda i, s=series: f"step {s[i][0]}: {number(s[i][1])}",  # type: ignore[misc]
                        f"dot {class_}", 2.2)  # fmt: skip
     told = " ".join(_told(words, series) for _, words, series in lines)
     legend = tuple((class_, words) for class_, words, _ in lines) if len(lines) > 1 else ()
-    start, end = lines[0][2][0][1], lines[0][2][-1][1]
-    caption = f"{number(start)} → {number(end)}" if start != end else number(start)
-    return Figure(
-        title, panel.drawn(title, told), caption + (", logarithmic" if log else ""), legend
-    )
+    caption = _caption(lines[0][2]) + (", logarithmic" if log else "")
+    return Figure(title, panel.drawn(title, told), caption, legend)
+
+
+def _caption(series: Series) -> str:
+    start, end = number(series[0][1]), number(series[-1][1])
+    most = number(max((v for _, v in series if math.isfinite(v)), default=math.nan))
+    fault = next((pair for pair in series if not math.isfinite(pair[1])), None)
+    if fault is not None:
+        return f"{start} → {number(fault[1])} at step {fault[0]:,}"
+    return f"{start} → {end}" + (f", at most {most}" if most not in (start, end) else "")
 
 
 def _steep(values: Sequence[float]) -> bool:

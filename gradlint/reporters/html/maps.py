@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -12,10 +14,11 @@ from gradlint.report import Report
 from gradlint.report_records import FlowRow, History
 from gradlint.reporters.base import number
 from gradlint.reporters.html.profiles import Figure
-from gradlint.reporters.html.svg import WIDTH, drawing, signed, tag, text
-from gradlint.reporters.layers import elide
+from gradlint.reporters.html.svg import WIDTH, drawing, short_names, signed, tag, tail, text
 
 MAP_WIDTH, LABELS = 900, 190
+EDGE = 5
+"""Above the first row, for its name."""
 DEEPEST = 5
 BARS = 16
 SHOWN_ONLY = ("structural", "loss")
@@ -51,34 +54,52 @@ def shade(value: float, band: tuple[float, float], decades: float) -> str:
     return f"h-{level}" if value < low else f"h{level}"
 
 
+def _per_shade(history: History, band: tuple[float, float], least: float) -> float:
+    """Return the decades of one shade, so that all that is measured has one of its own."""
+    values = [v for row in history.rows.values() for v in row if v and math.isfinite(v) and v > 0]
+    if not values:
+        return least
+    far = max(math.log10(band[0] / min(values)), math.log10(max(values) / band[1]))
+    return least * max(1, min(4, math.ceil((far - least) / DEEPEST / least)))
+
+
 def _map(title: str, history: History, band: tuple[float, float], decades: float) -> Figure:
     names, columns = list(history.rows), len(history.steps)
+    short = short_names(names)
     high = max(4.0, min(18.0, 420 / len(names)))
-    wide = (MAP_WIDTH - LABELS - 4) / columns
+    left = min(LABELS, 8 * max(map(len, short.values())) + 16)
+    wide = (MAP_WIDTH - left - 4) / columns
+    decades = _per_shade(history, band, decades)
     cells: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
     for i, values in enumerate(history.rows.values()):
-        for j, value in enumerate(values[:columns]):
-            if value is not None:
-                where = (
-                    f"M{LABELS + j * wide:.1f} {i * high:.1f}h{wide:.1f}v{high:.1f}h-{wide:.1f}z"
-                )
-                cells.setdefault(shade(value, band, decades), []).append(where)
+        shades = ["" if v is None else shade(v, band, decades) for v in values[:columns]]
+        start = 0
+        for class_, group in groupby(shades):
+            run = len(list(group))
+            if class_:  # a little wider and higher than it is: no seams
+                across = run * wide + 0.4
+                x, y = left + start * wide, EDGE + i * high
+                box = f"M{x:.1f} {y:.1f}h{across:.1f}v{high + 0.4:.1f}"
+                cells.setdefault(class_, []).append(f"{box}h-{across:.1f}z")
+                counts[class_] += run
+            start += run
     parts = [
         tag("path", tag("title", _meaning(class_, band, decades)), d="".join(paths), class_=class_)
         for class_, paths in cells.items()
     ]
-    bottom = high * len(names)
-    every = max(1, math.ceil(12 / high))
+    bottom = EDGE + high * len(names)
+    every = max(1, math.ceil(14 / high))
     parts += [
-        text(LABELS - 8, (i + 0.5) * high + 4, elide(name or "model", 26), anchor="end")
+        text(left - 8, EDGE + (i + 0.5) * high + 4, tail(short[name], 26), anchor="end")
         for i, name in enumerate(names)
         if i % every == 0
     ]
     for j, anchor in ((0, "start"), (columns // 2, "middle"), (columns - 1, "end")):
-        x = LABELS + j * wide if anchor == "start" else LABELS + (j + 1) * wide
+        x = left + j * wide if anchor == "start" else left + (j + 1) * wide
         parts.append(text(x, bottom + 17, f"step {history.steps[j]:,}", anchor=anchor))
-    far = sum(len(paths) for class_, paths in cells.items() if class_ != "h0")
-    count = sum(map(len, cells.values()))
+    count = counts.total()
+    far = count - counts["h0"]
     told = (
         f"{len(names)} layers from first to last, by step {history.steps[0]} to "
         f"{history.steps[-1]}: {far} of {count} cells outside {number(band[0])} to "
@@ -143,6 +164,7 @@ def _class(name: str, value: float) -> str:
 def _bars(
     title: str, values: Mapping[str, float], row: FlowRow, caption: str, *, total: bool = True
 ) -> Figure:
+    short = {} if total else short_names(values)
     left, right, high = 122, WIDTH - 36, 19
     entries: Sequence[tuple[str, float]] = list(values.items())
     if total:
@@ -159,7 +181,7 @@ def _bars(
         y = i * high + 4
         class_ = _class(name, value) if total else _class("", value)
         start, end = sorted((x(0), x(value)))
-        label = text(114, y + 11.5, elide(name or "model", 18), anchor="end")
+        label = text(114, y + 11.5, tail(short.get(name, name), 18), anchor="end")
         parts += [
             label,
             tag("rect", tag("title", f"{name}: {value:+.2f} decades"), x=start, y=y,

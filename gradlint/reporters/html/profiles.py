@@ -11,7 +11,7 @@ from markupsafe import Markup
 from gradlint.health import MEASURES
 from gradlint.reporters.base import number
 from gradlint.reporters.html.rows import Row
-from gradlint.reporters.html.svg import Panel, Point, Scale, tag
+from gradlint.reporters.html.svg import Panel, Point, Scale, short_names, tag
 from gradlint.reporters.layers import elide
 
 POINTS = 120
@@ -92,8 +92,9 @@ def _panel(rows: Sequence[Row], values: Sequence[float]) -> Panel:
 
 
 def _ends(rows: Sequence[Row]) -> tuple[str, str]:
+    names = short_names(row.path for row in rows)
     start, end = (
-        f"{row.path} {row.kind}" if row.path.isdigit() else elide(row.path, 24)
+        f"{row.path} {row.kind}" if row.path.isdigit() else elide(names[row.path], 20)
         for row in (rows[0], rows[-1])
     )
     return start, end

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from markupsafe import Markup
 
@@ -118,7 +118,7 @@ def _power(power: int) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:.6g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.0e}"
+    return f"{value:.6g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
 
 
 def _round_step(least: float) -> float:
@@ -203,3 +203,20 @@ def signed(value: float) -> str:
     """Return decades with one digit and their sign; none for what is nearly zero."""
     words = f"{value:+.1f}"
     return "0" if words in ("+0.0", "-0.0") else words.replace("-", "−")
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return `paths` without the parts that all of them begin with."""
+    paths = list(paths)
+    split = [path.split(".") for path in paths]
+    owners = [each[:-1] for each in split]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*owners, strict=False))
+    common = len(list(shared)) if len(paths) > 1 else 0
+    return {
+        path: ".".join(parts[common:]) or "model" for path, parts in zip(paths, split, strict=True)
+    }
+
+
+def tail(words: str, width: int) -> str:
+    """Return the end of `words`, where paths differ."""
+    return words if len(words) <= width else f"…{words[1 - width :]}"
