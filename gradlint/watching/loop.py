@@ -365,6 +365,7 @@ class Loop(switchboard.Ear):
         interval = self._interval
         interval.backwards += 1
         self.backwards += 1
+        self.ranks.open(self)
         self.series.mark()
         if self.patience is not None and not self.steps and self.backwards > self.patience:
             raise Stop("until")

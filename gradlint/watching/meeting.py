@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 import threading
@@ -16,6 +17,9 @@ import torch.distributed as dist
 
 PREFIX = "gradlint"
 _PAUSE = 0.02
+
+_count = itertools.count()
+"""Numbers the exchanges that this process opened."""
 
 
 class Place(Protocol):
@@ -108,29 +112,47 @@ def _folder() -> Path:
 class Meeting:
     """One exchange: every rank leaves something, the first takes it.
 
+    The first rank gives the exchange a number before its first backward; the others ask for it
+    after theirs, which in a distributed training waits for the first rank's. Two exchanges of
+    one process at a time are told apart by their `slot`.
+
     Args:
         place: Where.
-        number: Which exchange of the process it is; the same on every rank.
+        slot: Which of the exchanges that are open in this process it is.
         rank: This rank.
         world: Number of ranks.
     """
 
-    def __init__(self, place: Place, number: int, rank: int, world: int) -> None:
+    def __init__(self, place: Place, slot: int, rank: int, world: int) -> None:
         self._place = place
-        self._number = number
+        self._slot = slot
+        self._number: int | None = None
         self.rank = rank
         self.world = world
 
     def _key(self, what: str, rank: int) -> str:
-        return f"{PREFIX}/{self._number}/{what}/{rank}"
+        return f"{PREFIX}/{self._number or 0}/{what}/{rank}"
 
-    def announce(self) -> None:
-        """Let the first rank know that this one will leave something."""
-        self._place.set(self._key("here", self.rank), b"1")
+    def open(self) -> None:
+        """Give the exchange a number; for the first rank."""
+        self._number = next(_count)
+        self._place.set(f"{PREFIX}/now/{self._slot}", str(self._number).encode())
+
+    def join(self) -> None:
+        """Learn the number, and let the first rank know that this one will leave something."""
+        now = f"{PREFIX}/now/{self._slot}"
+        if self._number is None and self._place.has(now):
+            self._number = int(self._place.get(now))
+            self._place.set(self._key("here", self.rank), b"1")
 
     def leave(self, value: bytes, limit: float) -> bool:
         """Leave `value`, within `limit` seconds; tell whether that was possible."""
-        return _within(limit, lambda: self._place.set(self._key("part", self.rank), value))
+
+        def put() -> None:
+            self.join()
+            self._place.set(self._key("part", self.rank), value)
+
+        return _within(limit, put)
 
     def collect(self, limit: float) -> tuple[dict[int, bytes], Collection[int]]:
         """Return by rank what the others left within `limit` seconds, and who never came."""

@@ -42,8 +42,8 @@ PATIENCE = 10.0
 SHORT = 3.0
 """Seconds it waits after a loop that ended in an exception: others may be gone, too."""
 
-_count = itertools.count()
-"""Numbers the exchanges of this process; every rank watches the same loops in the same order."""
+_open: set[int] = set()
+"""Slots of this process's exchanges that are not over."""
 
 
 class Ranks:
@@ -58,6 +58,7 @@ class Ranks:
         self._copies: dict[str, tuple[int, ...]] = {}
         self._wrappers: dict[str, weakref.ref[nn.Module]] = {}
         self._meeting: Meeting | None = None
+        self._slot = -1
         self._looked = False
         self._next_check = 1
         self._checks: list[Check] = []
@@ -75,6 +76,7 @@ class Ranks:
         """The loop begins, or goes on after it was left."""
         self._looked = self._left = False
         self._meeting = None
+        _open.discard(self._slot)
         self._parts = []
         self.notices = []
 
@@ -87,18 +89,22 @@ class Ranks:
 
     def update_begins(self, loop: Loop, known: Known | None, number: int) -> None:
         """An update is about to be made: at steps 1, 2, 4, 8, … hash what it finds."""
-        if not self._looked:
-            self._looked = True
-            self._find(loop)
+        self.open(loop)
         if self.world < 2 or number < self._next_check:
             return
         while self._next_check <= number:
             self._next_check *= 2
+        if self._meeting is not None and not self.is_first:
+            self._meeting.join()
         if number & (number - 1) == 0:
             self._learn(loop)
             self._hash(loop, known, number)
 
-    def _find(self, loop: Loop) -> None:
+    def open(self, loop: Loop) -> None:
+        """Find the others: called before the first backward ends, which they take part in."""
+        if self._looked:
+            return
+        self._looked = True
         self.rank, self.world = rank_and_world()
         where = place() if self.world > 1 else None
         if where is None:
@@ -107,8 +113,11 @@ class Ranks:
             return
         # Ranks must look at the same steps, and must not talk about which.
         loop.cadence.align()
-        self._meeting = Meeting(where, next(_count), self.rank, self.world)
-        self._meeting.announce()
+        self._slot = next(slot for slot in itertools.count() if slot not in _open)
+        _open.add(self._slot)
+        self._meeting = Meeting(where, self._slot, self.rank, self.world)
+        if self.is_first:
+            self._meeting.open()
 
     def _learn(self, loop: Loop) -> None:
         """Learn which parameters are split, and which are to be the same elsewhere."""
@@ -212,6 +221,7 @@ class Ranks:
 
     def leave(self, gather: Callable[[], Trace]) -> None:
         """Hand in what this rank saw, unless it is the first."""
+        _open.discard(self._slot)
         if self._meeting is None or self.is_first or self._left:
             return
         self._left = True
