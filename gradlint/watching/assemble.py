@@ -40,6 +40,7 @@ def gathered(loop: Loop, command: str, *, ended: str = "") -> Trace:
         losses=loop.data.losses,
         optimizer=together(optimizers),
         pretrained=loop.loaded or any(k.had_state for k in loop.optimizers),
+        events=() if loop.raised is None or ended != "exception" else (loop.raised,),
         batch_size=loop.data.batch_size,
         probes=loop.data.probes,
         loop=_loop_facts(loop, streams, ended),

@@ -110,6 +110,8 @@ class Loop(switchboard.Ear):
         """Samples of parameters that need no gradient, as they were last seen."""
         self.own = 0.0
         """CPU seconds spent on watching."""
+        self.raised: Event | None = None
+        """What a backward raised, if no step was made since: the loop may have ended of it."""
         self.failure: BaseException | None = None
         """What made gradlint stop watching, if anything did."""
         self.inside = False
@@ -290,6 +292,7 @@ class Loop(switchboard.Ear):
     def _close(self, interval: Interval, known: Known | None) -> None:
         """Take what an interval gave; the next one begins."""
         self.steps += 1
+        self.raised = None
         looked = interval.closeup is not None or self.steps <= FIRST_LIGHT
         rate = known.learning_rate() if known is not None else None
         self.series.close(interval.number, self._stream(known), self.clips, rate, looked=looked)
@@ -404,7 +407,7 @@ class Loop(switchboard.Ear):
         if error is not None:
             self._try_again(interval)
             detail = {"phase": "backward", "type": type(error).__name__, "message": str(error)}
-            self.observer.events.append(Event("exception", self.steps + 1, None, detail))
+            self.raised = Event("exception", self.steps + 1, None, detail)
             return
         if closeup is not None or self.optimizers.count_stepped > 1:
             for carry in self._carries():

@@ -58,6 +58,25 @@ def test_an_exception_before_the_first_backward_is_the_one_that_is_seen() -> Non
     assert hooked(training.model) == 0
 
 
+def test_an_exception_of_backward_that_ends_the_loop_is_in_the_report() -> None:
+    training = small()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("in backward")
+
+    with (
+        training.model[0].weight.register_hook(fail),
+        pytest.raises(RuntimeError, match="in backward"),
+        Watcher(training.model, training.optimizer) as watcher,
+    ):
+        training.step()
+
+    (event,) = watcher.trace("exception").events("exception")
+    assert (event.detail["type"], event.detail["message"]) == ("RuntimeError", "in backward")
+    assert watcher.report.error is not None
+    assert watcher.report.error.message == "in backward"
+
+
 @BOTH
 def test_a_watcher_may_stop_and_start_again(every: Any) -> None:
     training = small()
@@ -178,6 +197,8 @@ def test_the_loop_goes_on_after_an_exception_that_the_user_caught(
 
     trace = ledger.agrees(watcher, looked=8 if where == "step" else 9)
     assert [o.value for o in trace.of("loss").training] == losses
+    assert trace.events("exception") == ()
+    assert watcher.report.verdict == "healthy"
     seen = set(at(trace, "activation_grad_norm", "0"))
     # A forward that raised is told from the next one by nothing but its missing gradient.
     assert seen >= set(range(1, 10)) - {when}

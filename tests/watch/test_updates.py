@@ -108,8 +108,6 @@ def test_a_functional_update_is_a_step(every: Any) -> None:
 def test_an_optimizer_inside_backward_is_as_many_steps_as_it_makes(every: Any) -> None:
     model, loss_of = network()
     optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
-    ledger = Ledger(model)
-    weights: list[float] = []
 
     def update(parameter: nn.Parameter) -> None:
         optimizers[parameter].step()
@@ -120,7 +118,6 @@ def test_an_optimizer_inside_backward_is_as_many_steps_as_it_makes(every: Any) -
     losses: list[float] = []
     with Watcher(model, every=every) as watcher:
         for _ in range(STEPS):
-            weights.append(float(model[0].weight.norm().detach()))
             loss = loss_of()
             loss.backward()
             losses.append(float(loss.detach()))
@@ -134,7 +131,8 @@ def test_an_optimizer_inside_backward_is_as_many_steps_as_it_makes(every: Any) -
     assert trace.facts.loop.streams == 1
     assert [o.value for o in trace.of("loss").training] == losses
     assert watcher.report.verdict == "healthy"
-    del handles
+    for handle in handles:
+        handle.remove()
 
 
 @BOTH
