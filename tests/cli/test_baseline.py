@@ -140,7 +140,7 @@ def test_one_repository_goes_through_its_whole_life(run, tmp_path):
     """Fails in CI's form; accepted; a regression fails; the cure passes, and it is told."""
     model = tmp_path / "model.py"
     model.write_text(SICK)
-    form = ("-f", "concise", "-f", "sarif:r.sarif", "-f", "junit:r.xml")
+    form = ("-f", "concise", "-f", "sarif:r.sarif", "-f", "junit:r.xml", "-f", "html:r.html")
     accepted = ("--baseline", "b.json")
 
     first = run("check", "model.py", *OPTIONS, *form)
@@ -149,6 +149,7 @@ def test_one_repository_goes_through_its_whole_life(run, tmp_path):
     assert first.exit_code == 1
     assert [(r["ruleId"], "suppressions" in r) for r in results] == [("GL601", False)]
     assert len(failures) == 1
+    assert "GL601" in (tmp_path / "r.html").read_text(encoding="utf-8")
     place = results[0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "model.py"
 
