@@ -13,6 +13,8 @@ SERIES = (
     "loss", "total_gradient_norm", "learning_rate", "clipping_limit", "norm_before_clipping",
 )  # fmt: skip
 """Metrics of the whole run that are reported step by step."""
+HELD = frozenset({"clipping_limit"})
+"""Those of them that hold until they change: only changes are reported."""
 
 
 def typical(values: Sequence[float]) -> float:
@@ -150,8 +152,17 @@ def series_of(trace: Trace) -> dict[str, tuple[tuple[int, float], ...]]:
         for seen in trace.of(name):
             steps.setdefault(seen.step, []).append(seen.value)
         if steps:
-            found[name] = tuple((step, _worst(values)) for step, values in sorted(steps.items()))
+            points = [(step, _worst(values)) for step, values in sorted(steps.items())]
+            found[name] = tuple(_changes(points) if name in HELD else points)
     return found
+
+
+def _changes(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The first point, the last, and those that differ from the one before."""
+    last = len(points) - 1
+    return [
+        point for i, point in enumerate(points) if i in (0, last) or point[1] != points[i - 1][1]
+    ]
 
 
 def _worst(values: Sequence[float]) -> float:

@@ -95,8 +95,12 @@ def _map(title: str, history: History, band: tuple[float, float], decades: float
         for i, name in enumerate(names)
         if i % every == 0
     ]
-    for j, anchor in ((0, "start"), (columns // 2, "middle"), (columns - 1, "end")):
-        x = left + j * wide if anchor == "start" else left + (j + 1) * wide
+    for j, share, anchor in (
+        (0, 0.0, "start"),
+        (columns // 2, 0.5, "middle"),
+        (columns - 1, 1.0, "end"),
+    ):
+        x = left + (j + share) * wide
         parts.append(text(x, bottom + 17, f"step {history.steps[j]:,}", anchor=anchor))
     count = counts.total()
     far = count - counts["h0"]
