@@ -77,6 +77,8 @@ class FullLook:
     def _enter(self, path: str, module: nn.Module, inputs: Any) -> None:
         observer = self.loop.observer
         if not observer.calls.open:
+            if _is_redirected(module):
+                return
             if self._paused or not torch.is_grad_enabled():  # an evaluation
                 self._paused += 1
                 return
@@ -215,6 +217,11 @@ class FullLook:
                 ratio = change / torch.where(size > 0, size, torch.ones_like(size))
                 observer.put("frozen_change", ratio, observer.weights.site(path))
             known[path] = now.clone()
+
+
+def _is_redirected(module: nn.Module) -> bool:
+    """Whether Lightning calls a module's `training_step` by way of DDP and its `forward`."""
+    return getattr(vars(module).get("forward"), "__name__", "") == "wrapped_forward"
 
 
 def _unscale(unread: Unread, scale: Tensor) -> None:

@@ -189,6 +189,26 @@ def test_the_other_name_of_lightning_works_too() -> None:
     assert watched.report.causes[0].code == "GL601"
 
 
+@pytest.mark.slow
+def test_a_module_called_by_way_of_ddp_returns_what_its_part_returns() -> None:
+    program = """
+import warnings
+warnings.simplefilter("ignore")
+from tests.integrations.test_lightning import *
+watched = callback()
+fit = trainer(callbacks=[watched], strategy="ddp", devices=1)
+fit.fit(module_of(sick=True, forward=False), loader(), loader())
+facts = watched._trained.watcher.trace().facts
+print(watched.report.causes[0].code, facts.outputs[0].shape, facts.inputs[0].shape)
+"""
+    done = subprocess.run(  # a process of its own: Lightning leaves its process group behind
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    assert done.stdout.splitlines()[-1] == "GL601 (32, 3) (32, 10)", done.stderr
+
+
 @pytest.mark.parametrize("name", ["lightning", "transformers"])
 def test_a_missing_library_is_said_in_one_sentence(name: str) -> None:
     program = (
