@@ -14,7 +14,7 @@ from gradlint.hooks.tensor_facts import number
 from gradlint.watching.light import local, norms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Backward:
     """Gradient norms when a backward ended, by ``id(parameter)``."""
 
@@ -63,8 +63,10 @@ def total_norm(found: Sequence[Tensor]) -> Tensor | None:
     if not found:
         return None
     home = found[0].device
-    stacked = torch.stack([n.reshape(()).to(home, torch.float64) for n in found])
-    total: Tensor = torch.linalg.vector_norm(stacked)
+    alike = all(n.ndim == 0 and n.device == home and n.dtype == found[0].dtype for n in found)
+    if not alike:
+        found = [n.reshape(()).to(home, torch.float64) for n in found]
+    total: Tensor = torch.linalg.vector_norm(torch.stack([*found]), dtype=torch.float64)
     return total
 
 

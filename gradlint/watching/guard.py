@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
-import time
 from collections.abc import Callable
+from threading import get_ident
+from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from gradlint.errors import GradientHealthError
@@ -22,41 +22,64 @@ class Stop(BaseException):
         self.reason = reason
 
 
+class _Process:
+    """The process this is, known without asking the system."""
+
+    id = os.getpid()
+
+    @classmethod
+    def forked(cls) -> None:
+        """Learn that this is a child."""
+        cls.id = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.forked)
+
+
 def guarded(method: F) -> F:
     """Make a method of `Loop` safe to be called from inside the user's training.
 
     An exception of ours disarms the watcher and is kept in `failure`; only what the user
-    asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`. A
-    forked process (a loader's worker) is not watched, nor is a second thread that trains.
+    asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`: by
+    the clock on the wall, as the loop's is, since a thread's clock is asked of the system
+    and would cost more than most of what it measures. A forked process (a loader's worker)
+    is not watched, nor is a second thread that trains.
     """
 
     @functools.wraps(method)
     def safely(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return guarded_by(self, method, self, *args, **kwargs)
+        if self.thread != get_ident() and not _takes(self):
+            return None
+        if self.inside:
+            return method(self, *args, **kwargs)
+        if self.process != _Process.id:
+            return None
+        self.inside = True
+        self.entered = perf_counter()
+        try:
+            return method(self, *args, **kwargs)
+        except (GradientHealthError, Stop):
+            raise
+        except Exception as error:
+            self.fail(error)
+            return None
+        finally:
+            self.inside = False
+            self.own += perf_counter() - self.entered
 
     return cast(F, safely)
 
 
+def _takes(loop: Any) -> bool:
+    """Whether the loop runs in this thread: the first one that trains."""
+    if loop.thread is None:
+        loop.thread = get_ident()
+        return True
+    return False
+
+
+@guarded
 def guarded_by(loop: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call `function` as a guarded method of `loop` is called."""
-    thread = threading.get_ident()
-    if loop.thread != thread:
-        if loop.thread is not None:
-            return None
-        loop.thread = thread
-    if loop.inside:
-        return function(*args, **kwargs)
-    if os.getpid() != loop.process:
-        return None
-    loop.inside = True
-    loop.entered = started = time.thread_time()
-    try:
-        return function(*args, **kwargs)
-    except (GradientHealthError, Stop):
-        raise
-    except Exception as error:
-        loop.fail(error)
-        return None
-    finally:
-        loop.inside = False
-        loop.own += time.thread_time() - started
+    return function(*args, **kwargs)

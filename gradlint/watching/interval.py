@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gradlint.watching.cadence import Look
 from gradlint.watching.closeup import Backward, Closeup
+
+NOTHING = Backward({})
+"""No norms: no backward ended yet."""
 
 
 @dataclass(slots=True)
@@ -20,7 +23,7 @@ class Interval:
     initial: bool = False
     """Whether the parameters of the step are as they were made."""
     backwards: int = 0
-    backward: Backward = field(default_factory=lambda: Backward({}))
+    backward: Backward = NOTHING
     """Gradient norms when the latest backward ended."""
     measured: bool = False
     """Whether the gradients were measured."""

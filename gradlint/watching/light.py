@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,8 +15,6 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from gradlint.hooks.inert import Inert
 from gradlint.hooks.manager import observable
-from gradlint.hooks.ranks import class_of
-from gradlint.hooks.sites import is_lazy
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.metrics.base import dense
 from gradlint.observation import Site
@@ -23,6 +22,9 @@ from gradlint.observation import Site
 SAMPLE = 4096
 """Entries staged of each tensor: the update ratio's error is then below 1.3 % at the median
 tensor of an MLP, 6 % at its worst (tests/benchmarks/ has the measurement)."""
+
+MAX_LAYOUTS = 16
+"""Kinds of rows remembered; a loop of two models alternates between two."""
 
 ACTIVATION_METRICS = (
     "activation_mean", "activation_std", "activation_rms", "activation_abs_max",
@@ -41,9 +43,56 @@ class Owner(Protocol):
 
 @dataclass
 class Layout:
-    """What the columns of one row of numbers stand for."""
+    """What the columns of one row of numbers stand for; rows alike share one."""
 
     columns: list[tuple[str, Site]] = field(default_factory=list)
+
+
+Numbers = tuple[list[Tensor], Layout, Callable[[list[float]], list[float]]]
+"""What one step gave, on its device; what it stands for; and what the host does with it."""
+
+
+class Plan:
+    """Names of what light steps sample: kept from step to step, where nothing is changed.
+
+    Args:
+        modules: Paths and classes of leaf modules.
+        parameters: Paths of parameters.
+        depths: Order of first calls, by module path.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[tuple[str, str]],
+        parameters: Sequence[str],
+        depths: Mapping[str, int],
+    ) -> None:
+        self.modules = modules
+        self.parameters = parameters
+        self.calls = len(depths)
+        self.sites = [Site(path, kind, depths.get(path, 0), path) for path, kind in modules]
+        owners = [path.rpartition(".")[0] for path in parameters]
+        self.parameter_sites = [
+            Site(path, "parameter", depths.get(owner, len(depths)), owner)
+            for path, owner in zip(parameters, owners, strict=True)
+        ]
+        self._layouts: dict[Any, Layout] = {}
+
+    def fits(
+        self, modules: Sequence[tuple[str, str]], parameters: Sequence[str], calls: int
+    ) -> bool:
+        """Whether the plan is of these modules and parameters."""
+        same = self.modules == modules and self.parameters == parameters
+        return same and self.calls == calls
+
+    def layout(self, key: Any, make: Callable[[], Layout]) -> Layout:
+        """Return the layout of rows such as `key` tells."""
+        known = self._layouts.get(key)
+        if known is None:
+            if len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.clear()
+            known = self._layouts[key] = make()
+        return known
 
 
 class _Stage:
@@ -74,33 +123,29 @@ class Light:
     """Samples of one step.
 
     Args:
-        modules: Leaf modules by path.
-        parameters: Parameters by path.
-        depths: Order of first calls, by module path.
+        modules: Leaf modules, in the plan's order.
+        parameters: Parameters, in the plan's order.
+        plan: Their names.
         owner: Whom hooks report to.
     """
 
     def __init__(
         self,
-        modules: Sequence[tuple[str, nn.Module]],
-        parameters: Sequence[tuple[str, nn.Parameter]],
-        depths: Mapping[str, int],
+        modules: Sequence[nn.Module],
+        parameters: Sequence[nn.Parameter],
+        plan: Plan,
         owner: Owner,
     ) -> None:
         self.owner = owner
         self.in_backward = False
-        self._depths = depths
-        self._sites = [
-            Site(path, class_of(module).__name__, depths.get(path, 0), path)
-            for path, module in modules
-        ]
+        self._plan = plan
         self._handles: list[RemovableHandle] = [
             module.register_forward_hook(_Stage(self, index))
-            for index, (_, module) in enumerate(modules)
+            for index, module in enumerate(modules)
         ]
         self._rows: dict[int, Tensor] = {}
         self._gradients: dict[int, tuple[Tensor, int]] = {}
-        self._parameters = [(path, p) for path, p in parameters if not is_lazy(p) and p.numel()]
+        self._parameters = parameters
         self._before: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._with_gradient: list[int] = []
@@ -154,11 +199,11 @@ class Light:
         held = self._held(without)
         self._with_gradient = [index for index, _ in held]
         self._gradient_norms = norms([local(gradient) for _, gradient in held])
-        self._norms = norms([local(p) for _, p in self._parameters])
+        self._norms = norms([local(p) for p in self._parameters])
         return self._gradient_norms
 
     def _held(self, without: Collection[int] = ()) -> list[tuple[int, Tensor]]:
-        found = [(index, p, p.grad) for index, (_, p) in enumerate(self._parameters)]
+        found = [(index, p, p.grad) for index, p in enumerate(self._parameters)]
         return [
             (index, gradient)
             for index, parameter, gradient in found
@@ -173,74 +218,65 @@ class Light:
 
     def _weight(self, index: int) -> Tensor:
         # Anew each time: a sample may be a copy, and `parameter.data` another tensor since.
-        return sample(local(self._parameters[index][1]))
+        return sample(local(self._parameters[index]))
 
     # -- when it is over --------------------------------------------------------------
 
-    def reduce(self, scale: Tensor | None = None) -> tuple[list[Tensor], Layout]:
-        """Return all numbers of the step, one tensor for each kind, and what they stand for.
+    def reduce(
+        self, scale: Tensor | None = None, pending: Sequence[tuple[str, Site, int, Tensor]] = ()
+    ) -> Numbers:
+        """Return all numbers of the step, what they stand for, and how the host finishes them.
+
+        Quotients are left to the host, which has the numbers anyway.
 
         Args:
             scale: Loss scale that the activation gradients still carry.
+            pending: Numbers measured otherwise, to stand in the same row.
         """
-        layout = Layout()
-        found: list[Tensor] = []
         with torch.no_grad():
-            self._reduce_activations(found, layout)
-            self._reduce_gradients(found, layout, scale)
-            self._reduce_parameters(found, layout)
-        return found, layout
+            rows = _alike(self._rows)
+            found = [number for group in rows for number in _of_activations(self._rows, group)]
+            gradients = {i: row for i, (row, _) in self._gradients.items()}
+            backward = _alike(gradients)
+            factors: list[float] = []
+            for group in backward:
+                together = _together([gradients[i] for i in group])
+                values = torch.linalg.vector_norm(together, dim=1, dtype=_precise(together))
+                found.append(values if scale is None else values / scale.to(values.device))
+                # A sample's mean square stands for the whole's.
+                length = together.shape[1]
+                factors += [math.sqrt(self._gradients[i][1] / length) for i in group]
+            after = [self._weight(index) for index in self._moving] if self._before else []
+            change = list(torch._foreach_sub(after, self._before)) if after else []
+            scalars = [*self._norms, *self._gradient_norms, *norms(self._before), *norms(change)]
+            found += _columns(scalars)
+        found += [value.reshape(1) for *_, value in pending]
+        held, moving = tuple(self._with_gradient), tuple(self._moving if self._before else ())
+        others = tuple([(name, site) for name, site, *_ in pending])
+        key = (tuple(rows), tuple(backward), bool(self._norms), held, moving, others)
+        layout = self._plan.layout(key, lambda: self._layout(*key))
+        at = len(ACTIVATION_METRICS) * len(self._rows)
+        sizes = (at, len(self._norms), self._with_gradient, len(moving))
+        return found, layout, lambda values: _finished(values, factors, *sizes)
 
-    def _reduce_activations(self, found: list[Tensor], layout: Layout) -> None:
-        for group in _by_device(self._rows):
-            rows, lengths = _padded([self._rows[i] for i in group])
-            mean = rows.sum(1) / lengths
-            largest = torch.maximum(rows.amax(1), -rows.amin(1))
-            square = rows.square().sum(1) / lengths
-            # In float64 the mean may be a million times the spread before this loses it.
-            std = (square - mean.square()).clamp_min_(0.0).sqrt_()
-            zeros = 1 - rows.sign().abs_().sum(1) / lengths  # padding has no sign
-            for name, values in zip(
-                ACTIVATION_METRICS, (mean, std, square.sqrt(), largest, zeros), strict=True
-            ):
-                found.append(values)
-                layout.columns += [(name, self._sites[i]) for i in group]
-
-    def _reduce_gradients(self, found: list[Tensor], layout: Layout, scale: Tensor | None) -> None:
-        samples = {i: row for i, (row, _) in self._gradients.items()}
-        for group in _by_device(samples):
-            rows, lengths = _padded([samples[i] for i in group])
-            counts = [float(self._gradients[i][1]) for i in group]
-            # A sample's mean square stands for the whole's.
-            share = torch.tensor(counts, dtype=rows.dtype, device=rows.device) / lengths
-            values = (rows.square().sum(1) * share).sqrt_()
-            found.append(values if scale is None else values / scale.to(values.device))
-            layout.columns += [("activation_grad_norm", self._sites[i]) for i in group]
-
-    def _reduce_parameters(self, found: list[Tensor], layout: Layout) -> None:
-        sites = [self._site(path) for path, _ in self._parameters]
-        held = self._with_gradient
-        if self._norms:
-            weights = _column(self._norms, self._norms[0].device)
-            found.append(weights)
-            layout.columns += [("weight_norm", site) for site in sites]
-            if held:
-                own = weights[torch.tensor(held, device=weights.device)]
-                grads = _column(self._gradient_norms, weights.device)
-                found += [grads, _ratio(grads, own)]
-                layout.columns += [("gradient_norm", sites[i]) for i in held]
-                layout.columns += [("gradient_ratio", sites[i]) for i in held]
-        if self._before:
-            before = norms(self._before)
-            after = [self._weight(index) for index in self._moving]
-            change = norms(list(torch._foreach_sub(after, self._before)))
-            home = before[0].device
-            found.append(_ratio(_column(change, home), _column(before, home)))
-            layout.columns += [("update_to_weight_ratio", sites[i]) for i in self._moving]
-
-    def _site(self, path: str) -> Site:
-        module = path.rpartition(".")[0]
-        return Site(path, "parameter", self._depths.get(module, len(self._depths)), module)
+    def _layout(
+        self,
+        rows: Sequence[Sequence[int]],
+        backward: Sequence[Sequence[int]],
+        weighed: bool,
+        held: Sequence[int],
+        moving: Sequence[int],
+        others: Sequence[tuple[str, Site]],
+    ) -> Layout:
+        sites, parameters = self._plan.sites, self._plan.parameter_sites
+        columns = [(name, sites[i]) for group in rows for name in ACTIVATION_METRICS for i in group]
+        columns += [("activation_grad_norm", sites[i]) for group in backward for i in group]
+        if weighed:
+            columns += [("weight_norm", site) for site in parameters]
+            columns += [("gradient_norm", parameters[i]) for i in held]
+            columns += [("gradient_ratio", parameters[i]) for i in held]
+        columns += [("update_to_weight_ratio", parameters[i]) for i in moving]
+        return Layout([*columns, *others])
 
     def close(self) -> None:
         """Remove every hook and drop every sample."""
@@ -266,6 +302,13 @@ def _readable(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a distributed tensor that is here, dense and real; others as they are."""
+    kind = type(tensor)
+    if (
+        (kind is Tensor or kind is nn.Parameter)
+        and tensor.layout is torch.strided
+        and not tensor.dtype.is_complex
+    ):
+        return tensor.detach()
     tensor = tensor.detach()
     part = getattr(tensor, "_local_tensor", None)
     if isinstance(part, Tensor):
@@ -282,16 +325,18 @@ def sample(tensor: Tensor) -> Tensor:
     """
     tensor = tensor.detach()
     count = tensor.numel()
-    stride = _stride(count)
     if tensor.is_contiguous():
+        if count <= SAMPLE:
+            return tensor.view(-1)
+        stride = _stride(count)
         taken = -(-count // stride)
         return tensor.as_strided((min(taken, SAMPLE),), (stride,), tensor.storage_offset())
     if count > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 4:
         tensor = tensor[:: tensor.shape[0] // 4]  # copying all of it would cost more than it tells
-        stride = _stride(tensor.numel())
-    return tensor.reshape(-1)[::stride][:SAMPLE]
+    return tensor.reshape(-1)[:: _stride(tensor.numel())][:SAMPLE]
 
 
+@functools.lru_cache(maxsize=4096)
 def _stride(count: int) -> int:
     """Return a stride that comes by every index of every axis: it shares no factor with them."""
     stride = max(1, count // SAMPLE)
@@ -301,19 +346,64 @@ def _stride(count: int) -> int:
     return stride
 
 
-def _by_device(rows: Mapping[int, Tensor]) -> list[list[int]]:
-    groups: dict[torch.device, list[int]] = {}
+def _alike(rows: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
+    """Return the indices of rows that are on one device and of one type and length."""
+    groups: dict[Any, list[int]] = {}
     for index in sorted(rows):
-        groups.setdefault(rows[index].device, []).append(index)
-    return list(groups.values())
+        row = rows[index]
+        groups.setdefault((row.device, row.dtype, row.shape[0]), []).append(index)
+    return [tuple(group) for group in groups.values()]
 
 
-def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return rows below each other in float64, padded with zeros, and their lengths."""
-    dtype = torch.float32 if rows[0].device.type == "mps" else torch.float64
-    together = torch.nn.utils.rnn.pad_sequence([row.to(dtype) for row in rows], batch_first=True)
-    lengths = torch.tensor([row.numel() for row in rows], dtype=dtype, device=rows[0].device)
-    return together, lengths
+def _precise(rows: Tensor) -> torch.dtype:
+    return torch.float32 if rows.device.type == "mps" else torch.float64
+
+
+def _together(rows: Sequence[Tensor]) -> Tensor:
+    """Return rows below each other, in float32 at least."""
+    stacked = torch.stack([*rows])
+    return stacked if stacked.dtype in (torch.float32, torch.float64) else stacked.float()
+
+
+def _of_activations(samples: Mapping[int, Tensor], group: Sequence[int]) -> list[Tensor]:
+    """Return the `ACTIVATION_METRICS` of some rows."""
+    rows = _together([samples[i] for i in group])
+    precise, count = _precise(rows), rows.shape[1]
+    root = math.sqrt(count)
+    mean = rows.sum(1, dtype=precise) / count
+    largest = torch.maximum(rows.amax(1), -rows.amin(1))
+    rms = torch.linalg.vector_norm(rows, dim=1, dtype=precise) / root
+    # Around the mean, which may be a million times the spread.
+    spread = rows - mean.to(rows.dtype).unsqueeze(1)
+    std = torch.linalg.vector_norm(spread, dim=1, dtype=precise) / root
+    zeros = 1 - rows.sign().abs_().sum(1) / count
+    return [mean, std, rms, largest, zeros]
+
+
+def _finished(
+    values: list[float],
+    factors: Sequence[float],
+    at: int,
+    weighed: int,
+    held: Sequence[int],
+    moving: int,
+) -> list[float]:
+    """Return a row of numbers as its layout has them, of those that came from the device."""
+    start = at + len(factors)
+    weights = values[start : start + weighed]
+    after = start + weighed + len(held)
+    gradients = values[start + weighed : after]
+    before = values[after : after + moving]
+    change = values[after + moving : after + 2 * moving]
+    return [
+        *values[:at],
+        *[value * factor for value, factor in zip(values[at:start], factors, strict=True)],
+        *weights,
+        *gradients,
+        *[_ratio(g, weights[i]) for g, i in zip(gradients, held, strict=True)],
+        *[_ratio(c, b) for c, b in zip(change, before, strict=True)],
+        *values[after + 2 * moving :],
+    ]
 
 
 def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -326,14 +416,16 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
 
 
-def _column(scalars: Sequence[Tensor], home: torch.device) -> Tensor:
-    """Return scalars as one vector in float64."""
-    dtype = torch.float32 if home.type == "mps" else torch.float64
-    same = {(s.dtype, s.device) for s in scalars} == {(scalars[0].dtype, home)}
-    moved = scalars if same else [s.to(home, dtype) for s in scalars]
-    return torch.stack([*moved]).to(dtype)
+def _columns(scalars: Sequence[Tensor]) -> list[Tensor]:
+    """Return scalars as few vectors, in their order."""
+    if not scalars:
+        return []
+    first = scalars[0]
+    if all(s.device == first.device and s.dtype == first.dtype for s in scalars):
+        return [torch.stack([*scalars])]
+    return [s.reshape(1) for s in scalars]
 
 
-def _ratio(numbers: Tensor, sizes: Tensor) -> Tensor:
+def _ratio(number: float, size: float) -> float:
     """Return a quotient that is NaN, which is left out later, where there is no size."""
-    return torch.where(sizes > 0, numbers / sizes, torch.full_like(sizes, math.nan))
+    return number / size if size > 0 else math.nan

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gradlint.hooks.ranks import class_of
+from gradlint.hooks.sites import is_lazy
 from gradlint.observation import MODEL
 from gradlint.watching.closeup import Backward, total_norm
 from gradlint.watching.first_non_finite import in_row
-from gradlint.watching.light import Layout, Light
+from gradlint.watching.light import Layout, Light, Plan
 
 if TYPE_CHECKING:
     from gradlint.watching.loop import Loop
@@ -26,13 +28,18 @@ class LightLook:
         self.number = number
         observer = loop.observer
         leaves = [
-            (path, observer.modules[path])
+            (path, module)
             for path, facts in observer.facts_of_modules.items()
-            if facts.leaf and facts.calls and path in observer.modules
-            and path.partition(".")[0] not in loop.compiled
+            if facts.leaf and facts.calls
+            and (module := observer.modules.get(path)) is not None
+            and not (loop.compiled and path.partition(".")[0] in loop.compiled)
         ]  # fmt: skip
-        parameters = list(observer.parameters.items())
-        self.light = Light(leaves, parameters, observer.depths, loop)
+        held = [(n, p) for n, p in observer.parameters.items() if not is_lazy(p) and p.numel()]
+        modules = [(path, class_of(module).__name__) for path, module in leaves]
+        names, depths = [name for name, _ in held], observer.depths
+        if loop.plan is None or not loop.plan.fits(modules, names, len(depths)):
+            loop.plan = Plan(modules, names, depths)
+        self.light = Light([m for _, m in leaves], [p for _, p in held], loop.plan, loop)
 
     def admit(self, model: nn.Module, label: str) -> None:
         """Leave a new model to the next full look."""
@@ -57,13 +64,12 @@ class LightLook:
     def close(self, *, initial: bool) -> None:
         """Reduce all samples together and send the numbers on their way."""
         loop, number = self.loop, self.number
-        numbers, layout = self.light.reduce(loop.scaling.scale)
+        pending = loop.observer.unread().pending
+        numbers, layout, finish = self.light.reduce(loop.scaling.scale, pending)
         self.light.close()
-        unread = loop.observer.unread()
-        numbers += [value.reshape(1) for *_, value in unread.pending]
-        layout.columns += [(name, site) for name, site, _, _ in unread.pending]
 
-        def take(values: list[float]) -> None:
+        def take(read: list[float]) -> None:
+            values = finish(read)
             loop.records.row(number, layout, values)
             self._accuse(layout, values)
             loop.numbers_arrived(number)

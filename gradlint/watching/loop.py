@@ -30,6 +30,7 @@ from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import Interval
+from gradlint.watching.light import Plan
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
@@ -76,6 +77,8 @@ class Loop(switchboard.Ear):
     ) -> None:
         self.observer = Observer()
         self.records = Records()
+        self.plan: Plan | None = None
+        """What the latest light step sampled."""
         self.series = Series(self.records)
         self.cadence = Cadence(every, budget)
         self.clips = Clips()
@@ -109,14 +112,14 @@ class Loop(switchboard.Ear):
         self.frozen: dict[str, Tensor] = {}
         """Samples of parameters that need no gradient, as they were last seen."""
         self.own = 0.0
-        """CPU seconds spent on watching."""
+        """Seconds spent on watching."""
         self.raised: Event | None = None
         """What a backward raised, if no step was made since: the loop may have ended of it."""
         self.failure: BaseException | None = None
         """What made gradlint stop watching, if anything did."""
         self.inside = False
         self.entered = 0.0
-        """When the outermost of our own functions was entered, on the thread's clock."""
+        """When the outermost of our own functions was entered."""
         self.looking = False
         self.ended = 0.0
         self.process = os.getpid()
@@ -302,7 +305,7 @@ class Loop(switchboard.Ear):
         if self._interval is None:  # a mistake of ours on the way
             return
         now = time.perf_counter()
-        own = self.own + (time.thread_time() - self.entered) - interval.own_before
+        own = self.own + (now - self.entered) - interval.own_before
         if self.steps == 2:
             self.schedulers |= schedulers_of(self.optimizers.stepped)
         first = self.steps <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)

@@ -50,6 +50,8 @@ class Known:
         """Where the loss that its steps follow is kept."""
         self.paths: frozenset[str] = frozenset()
         """Parameters it held at its first step."""
+        self.matters = False
+        """Whether it was found to be one of the loop's."""
         self.first_at = 0
         self.last_at = 0
         """The loop's steps that were its first and its latest."""
@@ -71,7 +73,9 @@ class Known:
         rates: list[float] = []
         for group in optimizer.param_groups if optimizer is not None else ():
             rate: Any = group.get("lr")
-            if isinstance(rate, torch.Tensor):
+            if type(rate) is float:
+                rates.append(rate)
+            elif isinstance(rate, torch.Tensor):
                 if rate.device.type == "cpu":
                     rates.append(rate.reshape(1).tolist()[0])
             elif rate is not None:
@@ -187,14 +191,24 @@ class Optimizers:
             del self._running[self._running.index(id(optimizer)) :]
         self._running.append(id(optimizer))
         # An optimizer that wraps another steps around it: one step.
-        if len(self._running) == 1 and self._matters(optimizer):
+        if len(self._running) == 1 and self._counts(optimizer):
             self._begins(optimizer)
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if id(optimizer) in self._running:
             del self._running[self._running.index(id(optimizer)) :]
-        if not self._running and self._matters(optimizer):
+        if not self._running and self._counts(optimizer):
             self._ended(optimizer)
+
+    def _counts(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it is one of the loop's; once it is, it stays so."""
+        known = self._known.get(id(optimizer))
+        if known is not None and known.matters and known.optimizer() is optimizer:
+            return True
+        if not self._matters(optimizer):
+            return False
+        self.know(optimizer).matters = True
+        return True
 
 
 def _is_running() -> bool:

@@ -37,8 +37,13 @@ class Readback:
         events: list[Any] = []
         for device, indices in places.items():
             dtype = torch.float32 if device.type == "mps" else torch.float64
-            parts = [tensors[i].detach().reshape(-1).to(dtype) for i in indices]
-            stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
+            parts = [tensors[i].detach().reshape(-1) for i in indices]
+            if len(parts) == 1:
+                stacked = parts[0].to(dtype)
+            elif all(part.is_floating_point() for part in parts):
+                stacked = torch.cat(parts).to(dtype)  # in the widest of their types
+            else:
+                stacked = torch.cat([part.to(dtype) for part in parts])
             if device.type == "cuda":
                 host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
                 host.copy_(stacked, non_blocking=True)
@@ -60,6 +65,9 @@ class Readback:
             for event in events:
                 event.synchronize()
             self._waiting.popleft()
+            if len(copies) == 1:
+                take(copies[0][1].tolist())
+                continue
             parts: list[list[float]] = [[] for _ in sizes]
             for indices, host in copies:
                 numbers, at = host.tolist(), 0

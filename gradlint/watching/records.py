@@ -48,7 +48,14 @@ class Records:
 
     def point(self, metric: str, step: int, value: float, site: Site = MODEL) -> None:
         """Keep a point of a series."""
-        points = self.series.setdefault((metric, site), [])
+        self.add(self.points(metric, site), step, value)
+
+    def points(self, metric: str, site: Site) -> list[tuple[int, float]]:
+        """Return the points of a series, to be added to by `add`."""
+        return self.series.setdefault((metric, site), [])
+
+    def add(self, points: list[tuple[int, float]], step: int, value: float) -> None:
+        """Keep a point of the series that has `points`."""
         points.append((step, value))
         if len(points) > POINTS:
             points[:] = _thinned(points, POINTS)

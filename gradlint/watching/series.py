@@ -25,7 +25,10 @@ class Series:
         self._losses: list[Tensor] = []
         self._before: tuple[float | None, int] = None, 0
         """What was there before the latest backward."""
-        self._rate: dict[Site, float] = {}
+        self._rate: dict[str, float] = {}
+        self._place: Site | None = None
+        self._points: list[tuple[int, float]] = []
+        """The losses of the latest step's site."""
 
     def loss(self, value: Tensor) -> float | None:
         """Add a loss to the open step; return its value where the host has it."""
@@ -50,7 +53,10 @@ class Series:
     ) -> None:
         """Keep the points of a step that was made."""
         if self._loss is not None:
-            self.records.point("loss", number, self._loss, site)
+            # A site's hash takes longer than all the rest of this.
+            if self._place is not site:
+                self._place, self._points = site, self.records.points("loss", site)
+            self.records.add(self._points, number, self._loss)
             self._loss = None
         if self._losses:
             total = self._losses[0]
@@ -59,8 +65,8 @@ class Series:
             self._losses = []
             self._point("loss", number, total, site)
         # A rate that stands still says nothing new.
-        if rate is not None and (looked or self._rate.get(site) != rate):
-            self._rate[site] = rate
+        if rate is not None and (looked or self._rate.get(site.path) != rate):
+            self._rate[site.path] = rate
             self.records.point("learning_rate", number, rate)
         if clips.of_step:
             self._clip(number, clips)
