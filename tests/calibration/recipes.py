@@ -68,10 +68,11 @@ def tenth(cases: tuple[Case, ...]) -> tuple[Case, ...]:
 
 
 def _plain(recipe: Recipe) -> bool:
-    """Tell whether it is a factory, a function that draws, and an optimizer that is built."""
+    """Tell whether it is a factory, draws its batches, builds its optimizer, and learns soon."""
     built = not isinstance(recipe.model, nn.Module)
     drawn = callable(recipe.batch) and callable(recipe.optimizer)
-    return built and drawn and not recipe.slow and not recipe.allowed
+    usual = recipe.learns and not recipe.slow and not recipe.allowed
+    return built and drawn and usual
 
 
 def _healthy(recipe: Recipe) -> Case:

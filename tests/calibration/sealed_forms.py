@@ -102,7 +102,7 @@ def _advantage(model: nn.Module, state: Tensor) -> Tensor:
     return -gain.mean() + 0.5 * (advantage**2).mean() - 0.01 * policy.entropy().mean()
 
 
-@bench.healthy(learns=False)
+@bench.healthy
 def advantage_actor_critic() -> Any:
     return {
         "model": ActorCritic,
@@ -233,7 +233,7 @@ class Moving(nn.Module):
         return F.cross_entropy(logits, torch.zeros(len(x), dtype=torch.long))
 
 
-@bench.healthy(learns=False)
+@bench.healthy
 def momentum_contrast_queue() -> Any:
     return {
         "model": Moving,

@@ -560,7 +560,6 @@ def roberta_classifier_warm_up() -> Any:
         "batch": classified,
         "optimizer": adamw(3e-3),
         "clip": 1.0,
-        "learns": False,
         "schedule": lambda o: LambdaLR(o, lambda s: min(1.0, (s + 1) / 8)),
     }
 
