@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,9 +134,7 @@ class Summary:
         colors = {"unhealthy": "red", "suspicious": "yellow"}
         for verdict, line in lines:
             markup = {colors[verdict]: True} if verdict in colors else {}
-            # A terminal may lack the letters of a message.
-            with suppress(UnicodeEncodeError):
-                terminalreporter.write_line(line, **markup)
+            terminalreporter.write_line(line, **markup)
 
 
 def _line(record: Mapping[str, Any]) -> str:
