@@ -34,6 +34,9 @@ class Place(Protocol):
     def get(self, key: str) -> bytes:
         """Return a value that is there."""
 
+    def agree(self, key: str, value: bytes) -> bytes:
+        """Leave a value unless there is one; return the one that is there."""
+
 
 class Store:
     """The store through which the process group found itself; it outlives the group."""
@@ -52,6 +55,10 @@ class Store:
     def get(self, key: str) -> bytes:
         """Return a value that is there."""
         return bytes(self._store.get(key))
+
+    def agree(self, key: str, value: bytes) -> bytes:
+        """Leave a value unless there is one; return the one that is there."""
+        return bytes(self._store.compare_set(key, "", value.decode()))
 
 
 class Folder:
@@ -79,6 +86,12 @@ class Folder:
     def get(self, key: str) -> bytes:
         """Return a value that is there."""
         return self._file(key).read_bytes()
+
+    def agree(self, key: str, value: bytes) -> bytes:
+        """Leave a value unless there is one; return the one that is there."""
+        if not self.has(key):
+            self.set(key, value)
+        return self.get(key)
 
     def clear(self, prefix: str) -> None:
         """Remove what was left under keys that start with `prefix`, and the folder if empty."""
@@ -145,6 +158,15 @@ class Meeting:
             self._number = int(self._place.get(now))
             self._place.set(self._key("here", self.rank), b"1")
 
+    def ask_to_stop(self, step: int) -> int:
+        """Ask that all ranks stop after `step`; return the step that was asked for first."""
+        return int(self._place.agree(self._key("stop", 0), str(step).encode()))
+
+    def asked_to_stop(self) -> int | None:
+        """Return the step after which all ranks are asked to stop, if they are."""
+        key = self._key("stop", 0)
+        return int(self._place.get(key)) if self._place.has(key) else None
+
     def leave(self, value: bytes, limit: float) -> bool:
         """Leave `value`, within `limit` seconds; tell whether that was possible."""
 
@@ -176,7 +198,8 @@ class Meeting:
 
         _within(limit + 1, look)
         if isinstance(self._place, Folder):
-            self._place.clear(f"{PREFIX}/{self._number}/")
+            for prefix in (f"{PREFIX}/now/{self._slot}", f"{PREFIX}/{self._number}/"):
+                self._place.clear(prefix)
         return dict(found), frozenset(absent)
 
 

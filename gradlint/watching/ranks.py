@@ -10,7 +10,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,11 @@ PATIENCE = 10.0
 SHORT = 3.0
 """Seconds it waits after a loop that ended in an exception: others may be gone, too."""
 
+STOPS = 16
+"""Steps between two at which ranks ask whether one of them wants to end."""
+
+T = TypeVar("T")
+
 _open: set[int] = set()
 """Slots of this process's exchanges that are not over."""
 
@@ -66,6 +71,7 @@ class Ranks:
         self._clips: tuple[int, ...] = ()
         self._parts: list[Part] = []
         self._left = False
+        self._over = False
 
     @property
     def is_first(self) -> bool:
@@ -74,7 +80,7 @@ class Ranks:
 
     def begin(self) -> None:
         """The loop begins, or goes on after it was left."""
-        self._looked = self._left = False
+        self._looked = self._left = self._over = False
         self._meeting = None
         _open.discard(self._slot)
         self._parts = []
@@ -95,7 +101,7 @@ class Ranks:
         while self._next_check <= number:
             self._next_check *= 2
         if self._meeting is not None and not self.is_first:
-            self._meeting.join()
+            self._ask(self._meeting.join)
         if number & (number - 1) == 0:
             self._learn(loop)
             self._hash(loop, known, number)
@@ -117,7 +123,35 @@ class Ranks:
         _open.add(self._slot)
         self._meeting = Meeting(where, self._slot, self.rank, self.world)
         if self.is_first:
-            self._meeting.open()
+            self._ask(self._meeting.open)
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        """Ask the store; where it is gone, this rank goes on alone."""
+        try:
+            return question()
+        except Exception as error:
+            self._meeting = None
+            self.notices.append(f"the other ranks could not be asked: {error!r:.200}")
+            return None
+
+    def postpones_stop(self, step: int) -> bool:
+        """Whether the loop must not end here, since other ranks wait for this one.
+
+        All of them end after the next step of those at which they ask each other: by then
+        each has seen this one's wish, as no backward ends without all of them.
+        """
+        meeting = self._meeting
+        if meeting is None:
+            return False
+        return self._ask(lambda: meeting.ask_to_stop(next_stop(step))) is not None
+
+    def stops(self, step: int) -> bool:
+        """Whether all ranks end after `step`."""
+        meeting = self._meeting
+        if meeting is None or next_stop(step - 1) != step:
+            return False
+        asked = self._ask(meeting.asked_to_stop)
+        return asked is not None and step >= asked
 
     def _learn(self, loop: Loop) -> None:
         """Learn which parameters are split, and which are to be the same elsewhere."""
@@ -220,7 +254,8 @@ class Ranks:
     # -- when it is over --------------------------------------------------------------
 
     def leave(self, gather: Callable[[], Trace]) -> None:
-        """Hand in what this rank saw, unless it is the first."""
+        """The loop is over: hand in what this rank saw, unless it is the first."""
+        self._over = True
         _open.discard(self._slot)
         if self._meeting is None or self.is_first or self._left:
             return
@@ -232,7 +267,7 @@ class Ranks:
 
     def collect(self, *, limit: float = PATIENCE) -> None:
         """Take what the others handed in; who does not answer within `limit` is told."""
-        if self._meeting is None or not self.is_first or self._left:
+        if self._meeting is None or not self.is_first or self._left or not self._over:
             return
         self._left = True
         found, absent = self._meeting.collect(limit)
@@ -275,6 +310,13 @@ class Ranks:
         trace, lost = merged(trace, parts, self.shares, clips=self._clips)
         self.notices += [text for text in lost if text not in self.notices]
         return _with(trace, facts)
+
+
+def next_stop(step: int) -> int:
+    """Return the next step at which ranks ask each other whether to end: 1, 2, 4, 8, 16, 32, 48."""
+    if step < STOPS:
+        return int(1 << step.bit_length())
+    return (step // STOPS + 1) * STOPS
 
 
 def _with(trace: Trace, ranks: RankFacts) -> Trace:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, NoReturn, Self, cast
 
 import torch
 from torch import nn
@@ -82,6 +82,8 @@ class Watcher:
         self._on_step = on_step
         self._next_written = 1
         self._report: Report | None = None
+        self._worst: Report | None = None
+        """What the loop is to end for."""
         self.loop = Loop(
             _by_name(models),
             _several(optimizers),
@@ -127,6 +129,15 @@ class Watcher:
             self._on_step(self)
         if self._until is not None and number >= self._until:
             raise Stop("until")
+        if self._fail_on is not None and self.loop.ranks.stops(number):
+            self._end(self._worst or self._judged(self.trace()))
+
+    def _end(self, report: Report) -> NoReturn:
+        """End the loop, as the user asked for."""
+        if self.command == "run":
+            raise Stop("fail-on")
+        self._report = report
+        raise GradientHealthError(f"{report.verdict}\n{report}", report)
 
     def _numbers(self, number: int) -> None:
         if self._writer is not None:
@@ -141,11 +152,10 @@ class Watcher:
         """Judge what is there; end the loop, or say what is certain."""
         report = self._judged(self.trace())
         worst = [f for f in report.causes if self._fail_on and f.severity >= self._fail_on]
-        if worst and self.command == "run":
-            raise Stop("fail-on")
         if worst:
-            self._report = report
-            raise GradientHealthError(f"{report.verdict}\n{report}", report)
+            self._worst = report
+            if not self.loop.ranks.postpones_stop(self.loop.steps):
+                self._end(report)
         for found in report.causes if self._alarm else ():
             key = (found.code, found.module or "")
             if found.severity is Severity.ERROR and key not in self._said:
@@ -162,9 +172,8 @@ class Watcher:
 
     def trace(self, ended: str = "") -> Trace:
         """Return what was measured so far."""
-        if not self.loop.looking:
-            patience = PATIENCE if ended in ("", "until", "fail-on") else SHORT
-            self.loop.ranks.collect(limit=patience)
+        patience = PATIENCE if ended in ("", "until", "fail-on") else SHORT
+        self.loop.ranks.collect(limit=patience)  # once the loop is over
         return assemble(self.loop, self.command, ended=ended)
 
     @property

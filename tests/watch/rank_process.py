@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gradlint.errors import GradientHealthError
 from gradlint.watching import Watcher
 
 STEPS = 9
@@ -208,7 +209,32 @@ def scenarios() -> dict[str, Callable[[int, int], dict[str, Any]]]:
         "seeds-apart": lambda r, w: by_hand(r, w, seed=r, reduce=False),
         "apart": lambda r, w: by_hand(r, w, seed=0, reduce=False),
         "lone-nan": lone_nan,
+        "stops-at-6": lambda r, w: stops(r, w, when=6, fault=True),
+        "stops-at-20": lambda r, w: stops(r, w, when=20, fault=False),
     }
+
+
+def stops(rank: int, world: int, *, when: int, fault: bool) -> dict[str, Any]:
+    """One rank has reason to end the loop: its data, or what it asks for of its own accord."""
+    model = DistributedDataParallel(net())
+    optimizer = adam(model)
+    inputs, targets = (tensor[rank::world].clone() for tensor in data())
+    watcher = Watcher(model, optimizer, fail_on="error")
+    made, raised = 0, ""
+    try:
+        with watcher:
+            for step in range(1, 61):
+                if step == when and rank == 1 and fault:
+                    inputs[0, 0] = float("nan")
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(inputs), targets).backward()
+                if step == when and rank == 1 and not fault:
+                    watcher.loop.ranks.postpones_stop(step)
+                made = step
+                optimizer.step()
+    except GradientHealthError as error:
+        raised = str(error)[:40]
+    return {"failure": repr(watcher.loop.failure), "made": made, "raised": raised}
 
 
 def dies(rank: int, world: int) -> dict[str, Any]:

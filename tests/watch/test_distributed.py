@@ -210,6 +210,16 @@ def test_the_first_number_that_is_not_finite_is_told_with_its_rank(
     assert phase != "backward"
 
 
+@pytest.mark.parametrize(("name", "step"), [("stops-at-6", 8), ("stops-at-20", 32)])
+def test_all_ranks_end_after_the_same_step_where_one_has_reason_to(
+    name: str, step: int, both: list[dict[str, Found]]
+) -> None:
+    first(both, name)
+
+    assert [rank[name]["made"] for rank in both] == [step, step]
+    assert all(rank[name]["raised"] for rank in both)
+
+
 def test_a_rank_that_dies_does_not_keep_the_other(tmp_path: Path) -> None:
     ranks = started(tmp_path, "dies")
 
