@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from gradlint.report import Report
-from gradlint.reporters.base import Options, number
+from gradlint.reporters.base import Options
 from gradlint.reporters.html.view import view
 from gradlint.reporters.places import clean
 
@@ -52,9 +52,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters["breakable"] = _breakable
     environment.globals["own"] = _own
     return environment
+
+
+def _breakable(path: str) -> Markup:
+    """Return a module's path that may go on in another line behind its dots."""
+    return Markup(".<wbr>").join(path.split("."))
 
 
 def _own(name: str) -> Markup:

@@ -11,7 +11,7 @@ import pytest
 from gradlint.explain import page
 from gradlint.reporters.html import maps, prose
 from gradlint.reporters.html.profiles import envelope
-from gradlint.reporters.html.svg import Scale, short_names, signed
+from gradlint.reporters.html.svg import Panel, Scale, short_names, signed
 from gradlint.rules import all_rules
 from tests.reporters.reading import Page
 
@@ -25,6 +25,19 @@ def test_a_logarithmic_scale_spans_whole_decades_and_has_few_ticks():
     assert scale.y(10) < scale.y(1) < scale.y(1e-9) == scale.y(0) == scale.bottom
     assert 3 <= len(scale.ticks()) <= 6
     assert len(Scale.over([1.0], log=True).ticks()) == 3
+
+
+def test_a_zero_lies_below_all_that_is_not_and_outside_the_band():
+    scale = Scale.over([0.0, 1e-3, 1e-1], log=True)
+    panel = Panel(scale)
+    panel.band(1e-3, 1e-1, "healthy")
+
+    assert scale.ticks()[0] == (0.0, "0")
+    assert scale.y(0) == scale.bottom > scale.y(1e-3) + 20
+    top, height = (
+        float(re.search(rf' {n}="([\d.]+)"', panel.parts[0])[1]) for n in ("y", "height")
+    )
+    assert top + height == pytest.approx(scale.y(1e-3), abs=0.2)
 
 
 def test_what_is_level_does_not_look_steep():

@@ -64,6 +64,8 @@ class Scale:
     low: float
     high: float
     log: bool = False
+    zero: bool = False
+    """Whether the lowest decade of a logarithmic scale stands for zeros."""
     top: float = TOP
     bottom: float = HEIGHT - BOTTOM
 
@@ -76,9 +78,12 @@ class Scale:
         `least` decades at least, so that what is level looks level; `most` at most, the
         lowest are then beyond it. A linear scale starts at 0 where all are positive.
         """
+        values = list(values)
         finite = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
         if log:
-            return cls._of_decades([math.log10(v) for v in finite] or [0.0], least, most)
+            zero = any(v == 0 for v in values)
+            logs = [math.log10(v) for v in finite] or [0.0]
+            return cls._of_decades(logs, least, most, zero=zero)
         low, high = min(finite, default=0.0), max(finite, default=1.0)
         if 0 < low < high / 2:
             low = 0.0
@@ -87,12 +92,12 @@ class Scale:
         return cls(low, high + (high - low) * 0.05)
 
     @classmethod
-    def _of_decades(cls, logs: Sequence[float], least: float, most: float) -> Scale:
+    def _of_decades(cls, logs: Sequence[float], least: float, most: float, *, zero: bool) -> Scale:
         low, high = math.floor(min(logs)), math.ceil(max(logs))
         middle = (min(logs) + max(logs)) / 2
         while high - low < least:
             low, high = (low - 1, high) if middle - low < high - middle else (low, high + 1)
-        return cls(max(low, high - most), high, log=True)
+        return cls(max(low, high - most) - zero, high, log=True, zero=zero)
 
     def y(self, value: float) -> float:
         """Return the height of `value`."""
@@ -106,7 +111,10 @@ class Scale:
         if self.log:
             step = max(1, math.ceil((self.high - self.low) / 5))
             first = math.ceil(self.low / step) * step
-            return [(10.0**p, _power(p)) for p in range(first, math.floor(self.high) + 1, step)]
+            powers = [*range(first, math.floor(self.high) + 1, step)]
+            if self.zero:
+                powers = [p for p in powers if p > self.low]
+            return [(0.0, "0")] * self.zero + [(10.0**p, _power(p)) for p in powers]
         step_size = _round_step((self.high - self.low) / 4)
         first = math.ceil(self.low / step_size - 1e-9)
         last = math.floor(self.high / step_size + 1e-9)
@@ -142,7 +150,9 @@ class Panel:
         return LEFT + 4 + (place - self.first) / span * (self.width - LEFT - RIGHT - 8)
 
     def band(self, low: float, high: float, words: str) -> None:
-        """Shade what is healthy."""
+        """Shade what is healthy; zeros are not."""
+        if self.scale.zero:
+            low = max(low, 10.0 ** (self.scale.low + 1))
         top, bottom = self.scale.y(high), self.scale.y(low)
         right = self.width - RIGHT
         if bottom - top > 0.5:
