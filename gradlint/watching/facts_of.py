@@ -62,8 +62,8 @@ def schedulers_of(optimizers: Iterable[Known]) -> dict[str, None]:
 
 def _kinds(kind: type) -> set[type]:
     """Return a class and all that inherit from it: a set is faster than a million questions."""
-    found: set[type] = {kind}
-    return found.union(*(_kinds(below) for below in kind.__subclasses__()))
+    below: list[type] = kind.__subclasses__()
+    return {kind}.union(*map(_kinds, below))
 
 
 def with_sources(observer: Observer) -> None:
