@@ -19,7 +19,7 @@ from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.operations import MAX_CALLS, OperationReader, readable
 from gradlint.hooks.parameters import ParameterReader
-from gradlint.hooks.ranks import class_of
+from gradlint.hooks.ranks import class_of, is_distributed
 from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.hooks.weak import WeakMap, joined
@@ -74,6 +74,9 @@ class Observer:
         self._detailed = True
         self.in_backward = False
         self._handles: list[RemovableHandle] = []
+        self._split = False
+        """Whether parameters are distributed: whole ones stand in for them in a forward."""
+        self._stand_ins: dict[int, str] = {}
         self._stack = ExitStack()
         self._given = model
         if model is not None:
@@ -101,6 +104,14 @@ class Observer:
             self.modules[joined(label, path)] = module
         self.weights.admit(model, optimizer, label)
         self._lazy = [path for path, p in self.parameters.items() if is_lazy(p)]
+        self._split = any(is_distributed(p) for p in self.parameters.values())
+
+    def _note_stand_ins(self, path: str, module: nn.Module) -> None:
+        """Note the whole parameters that a module runs with instead of its parts."""
+        for name, parameter in module._parameters.items():
+            own = joined(path, name)
+            if own in self.facts_of_parameters and self.parameters.get(own) is not parameter:
+                self._stand_ins[id(parameter)] = own
 
     @property
     def model(self) -> nn.Module:
@@ -156,6 +167,7 @@ class Observer:
         self.calls = Calls()
         self.calls.finished += earlier[-MAX_EARLIER:]
         self.outputs = None
+        self._stand_ins = {}
         self.last_gains = Gains()
 
     @contextmanager
@@ -175,6 +187,9 @@ class Observer:
         facts = self.facts_of_modules.get(path)
         if facts is None:
             return
+        if self._split or class_of(module) is not type(module):  # split after we came
+            self._split = True
+            self._note_stand_ins(path, module)
         if self.calls.counts[path] > 1:
             if module.training and not facts.training:  # evaluated first, then trained
                 self.facts_of_modules[path] = replace(facts, training=True)
@@ -232,7 +247,7 @@ class Observer:
             self._materialize()
         if loss.grad_fn is None:
             return
-        names = {id(p): path for path, p in self.parameters.items()}
+        names = self._stand_ins | {id(p): path for path, p in self.parameters.items()}
         self.captured = capture(loss, self.calls, self.modules, names)
         if not self.graph:
             self.graph = self.captured.graph
@@ -330,6 +345,10 @@ class Observer:
     def put(self, name: str, value: Tensor, site: Site = MODEL) -> None:
         """Note a number of the whole run, measured by the caller."""
         self._put(all_metrics()[name], site, value)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Note a number of the whole run that needs no more measuring."""
+        self._pending.append((name, MODEL, self._step, value))
 
     def put_at(self, name: str, site: Site, *tensors: Tensor) -> None:
         """Measure the metric `name` of `tensors` at `site`."""

@@ -81,6 +81,9 @@ _BY_NAME = {
     "weight_norm": "WeightNormInterface",
 }
 
+_PASSING = frozenset({"_DDPSinkBackward", "RegisterPostBackwardFunctionBackward"})
+"""Functions by which data parallelism is told of a backward: what enters comes out."""
+
 KINDS = {name: kind for kind, names in _BY_NAME.items() for name in names.split()}
 
 
@@ -102,6 +105,8 @@ def is_custom(name: str) -> bool:
 
 def kind_of(name: str) -> str:
     """Return the kind for an autograd node's name; snake case of it when unknown."""
+    if name in _PASSING:
+        return "clone"
     if is_custom(name):
         return "custom"
     base = base_name(name)

@@ -79,6 +79,7 @@ def numbers(watcher: Watcher) -> dict[str, Any]:
         "kinds": sorted({facts.kind for facts in trace.modules.values()}),
         "parameters": sorted(trace.parameters),
         "shapes": sorted(list(p.shape) for p in trace.parameters.values()),
+        "graph": [[op.kind, *sorted(op.parameters)] for op in trace.graph if op.kind != "clone"],
         "steps": loop.steps,
         "codes": {f.code: f.message for f in watcher.report.findings},
         "notices": list(watcher.report.notices),

@@ -96,6 +96,7 @@ def test_norms_of_two_ranks_are_those_of_one_process_on_the_whole_batch(
     assert found["parameters"] == alone["parameters"]
     assert found["shapes"] == alone["shapes"]
     assert found["kinds"] == alone["kinds"]
+    assert found["graph"] == alone["graph"]
     assert found["steps"] == rank_process.STEPS
     for metric in rank_process.METRICS:
         rel = 1e-2 if metric == "update_to_weight_ratio" else 1e-4
