@@ -53,7 +53,9 @@ class LossNotDecreasing(Rule):
     Some tens of steps are few: a low learning rate, a warm-up, a loss already at its floor
     look the same, so the rule asks that the weights have moved. Losses of adversarial and
     reinforcement learning do not fall by design; only losses on given targets are judged, and
-    a sum of several terms, whose weights may follow a schedule, is at most a note. A loss whose
+    a sum of several terms, whose weights may follow a schedule, is at most a note, and so is a
+    classification whose labels are all the same class: the right answer of a contrast stands
+    first by convention, and a queue of negatives that fills makes the loss rise. A loss whose
     noise is above `max_noise` of its value is not said to stay.
 
     ## References
@@ -88,15 +90,15 @@ class LossNotDecreasing(Rule):
         rough = noise(trace)
         rises = late > 1.1 * abs(first) and late > first + 3 * rough
         doubled = late > self.max_rise * abs(first) and late > first + 6 * rough
-        if late == math.inf or (doubled and _plain(trace)):
+        if late == math.inf or (doubled and _given(trace)):
             severity = Severity.ERROR
         elif count < self.min_steps or warming_up(trace):
             return
         elif rises:
-            severity = Severity.WARNING if _plain(trace) else Severity.NOTE
+            severity = Severity.WARNING if _given(trace) else Severity.NOTE
         elif self._stays(trace, first, late, rough, count):
             chance = _chance(trace)
-            worse = chance is not None and late > self.max_excess * chance
+            worse = _given(trace) and chance is not None and late > self.max_excess * chance
             severity = Severity.WARNING if worse else Severity.NOTE
         else:
             return
@@ -134,6 +136,13 @@ class LossNotDecreasing(Rule):
         travel = statistics.median(medians.values()) * steps
         clear = rough < self.max_noise * first  # in more noise a fall would not show
         return clear and travel >= self.min_travel and first - late < self.min_fall * first
+
+
+def _given(trace: Trace) -> bool:
+    """Whether it is one averaged loss on labels that say something."""
+    seen = trace.facts.probes.get("targets") or {}
+    one_class = seen.get("batches", 0) > 1 and seen.get("values") == 1
+    return _plain(trace) and not (one_class and trace.facts.losses[0].kind in CLASSIFICATION)
 
 
 def _plain(trace: Trace) -> bool:

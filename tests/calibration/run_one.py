@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import gradlint
+from gradlint.errors import NotObservedError
 from gradlint.report import Report
 from gradlint.watching import Watcher
 from tests.calibration.case import Case
@@ -75,10 +76,21 @@ def _looped(case: Case, seed: int, mode: str) -> dict[str, Any]:
         if watcher is None or case.group == "healthy":
             raise
         raised = f"{type(error).__name__}: {error}"[:200]
-    record: dict[str, Any] = {} if watcher is None else judged(watcher.report)
+    record: dict[str, Any] = {}
+    if watcher is not None:
+        try:
+            record = judged(watcher.report)
+        except NotObservedError:
+            if not raised:
+                raise
+            record = NOTHING  # the loop's own error came before the first backward pass
     if raised:
         record["raised"] = raised
     return record | {"fall": fall(losses)}
+
+
+NOTHING: dict[str, Any] = {"verdict": "not-observed", "findings": []}
+"""What is known of a loop that raised before anything could be seen."""
 
 
 def judged(report: Report) -> dict[str, Any]:

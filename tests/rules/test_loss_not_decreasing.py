@@ -132,3 +132,11 @@ def test_an_optimizer_that_maximizes_is_named() -> None:
 
     assert found.message.endswith(": the optimizer maximizes it")
     assert "maximize" in found.help
+
+
+def test_a_contrast_whose_right_answer_always_stands_first_is_a_note() -> None:
+    seen = {"batches": 9, "constant": 9, "values": 1, "all": 288, "fewest": 32}
+
+    (found,) = findings_of(LossNotDecreasing(), trace(rising(9.0), probes={"targets": seen}))
+
+    assert found.severity is Severity.NOTE
