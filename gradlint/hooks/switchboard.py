@@ -125,14 +125,16 @@ def _backward(original: Any) -> Any:
     @functools.wraps(original)
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
         ears = tuple(_ears)
-        roots = (tensors,) if isinstance(tensors, Tensor) else tensors
-        if not isinstance(roots, (tuple, list)):
-            roots = tuple(roots)
-            tensors = roots
+        if isinstance(tensors, Tensor):
+            roots = [tensors]
+        else:
+            if not isinstance(tensors, (tuple, list)):
+                tensors = tuple(tensors)
+            roots = [t for t in tensors if isinstance(t, Tensor)]
         inputs = kwargs.get("inputs", args[4] if len(args) > 4 else None)
         graph = bool(kwargs.get("create_graph", args[2] if len(args) > 2 else False))
         for ear in ears:
-            ear.backward_begins([t for t in roots if isinstance(t, Tensor)], inputs, graph)
+            ear.backward_begins(roots, inputs, graph)
         try:
             result = original(tensors, *args, **kwargs)
         except BaseException as error:

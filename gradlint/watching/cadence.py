@@ -51,12 +51,12 @@ class Cadence:
     def __init__(self, every: int | Literal["auto"] = "auto", budget: float = 0.02) -> None:
         self.every = every
         self.budget = budget
-        self.cost = {Look.OFF: 0.0, Look.LIGHT: 0.0, Look.FULL: 0.0}
-        """Seconds a step of each kind took of late."""
+        self.cost = [0.0, 0.0, 0.0]
+        """Seconds a step of each kind of look took of late."""
         self._next_full = FIRST_FULL + 1
         self._next_sure = 1
         self._first = 0.0
-        self._credit = {Look.LIGHT: 0.0, Look.FULL: 0.0}
+        self._credit = [0.0, 0.0, 0.0]
         self._share = 0.0
         """Seconds of a step that its looks may take, of late."""
         self._aligned = False
@@ -135,8 +135,15 @@ class Cadence:
         # Half of the budget waits for the full steps, which are dear and rare.
         share = 0.5 * self.budget * max(whole - own, 0.0)
         self._share = share if self._share == 0.0 else 0.9 * self._share + 0.1 * share
-        for kind in (Look.LIGHT, Look.FULL):
-            # What is saved up is spent at once when a step grows cheap: keep a few steps' worth.
-            limit = max(4 * self.cost[kind], share)
-            self._credit[kind] = min(self._credit[kind] + share, limit)
-        self._credit[Look.LIGHT if look is Look.OFF else look] -= own
+        self._settle(Look.LIGHT, share, 0.0 if look is Look.FULL else own)
+        self._settle(Look.FULL, share, own if look is Look.FULL else 0.0)
+
+    def _settle(self, kind: int, share: float, own: float) -> None:
+        # What is saved up is spent at once when a step grows cheap: keep a few steps' worth.
+        # What is owed is forgiven alike: where nothing is cheap enough, it would only grow.
+        limit = 4 * self.cost[kind]
+        if limit < share:
+            limit = share
+        credit = self._credit[kind] + share
+        credit = (limit if credit > limit else credit) - own
+        self._credit[kind] = credit if credit > -limit else -limit

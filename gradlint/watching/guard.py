@@ -6,7 +6,6 @@ import functools
 import os
 from collections.abc import Callable
 from threading import get_ident
-from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from gradlint.errors import GradientHealthError
@@ -42,7 +41,8 @@ def guarded(method: F) -> F:
 
     An exception of ours disarms the watcher and is kept in `failure`; only what the user
     asked for (`GradientHealthError`, `Stop`) passes. The time inside is added to `own`: by
-    the clock on the wall, as the loop's is, since a thread's clock is asked of the system
+    the thread's clock during the first steps, whose number must not depend on who else uses
+    the machine; then by the clock on the wall, since a thread's clock is asked of the system
     and would cost more than most of what it measures. A forked process (a loader's worker)
     is not watched, nor is a second thread that trains.
     """
@@ -56,7 +56,8 @@ def guarded(method: F) -> F:
         if self.process != _Process.id:
             return None
         self.inside = True
-        self.entered = perf_counter()
+        clock = self.clock  # another one may go on from here
+        self.entered = clock()
         try:
             return method(self, *args, **kwargs)
         except (GradientHealthError, Stop):
@@ -66,7 +67,7 @@ def guarded(method: F) -> F:
             return None
         finally:
             self.inside = False
-            self.own += perf_counter() - self.entered
+            self.own += clock() - self.entered
 
     return cast(F, safely)
 

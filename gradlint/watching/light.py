@@ -308,7 +308,7 @@ def local(tensor: Tensor) -> Tensor:
         and tensor.layout is torch.strided
         and not tensor.dtype.is_complex
     ):
-        return tensor.detach()
+        return tensor.detach() if tensor.requires_grad else tensor
     tensor = tensor.detach()
     part = getattr(tensor, "_local_tensor", None)
     if isinstance(part, Tensor):
@@ -323,11 +323,12 @@ def sample(tensor: Tensor) -> Tensor:
 
     Entries are taken at a fixed stride, so that no random number is drawn.
     """
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     count = tensor.numel()
     if tensor.is_contiguous():
         if count <= SAMPLE:
-            return tensor.view(-1)
+            return tensor if tensor.ndim == 1 else tensor.view(-1)
         stride = _stride(count)
         taken = -(-count // stride)
         return tensor.as_strided((min(taken, SAMPLE),), (stride,), tensor.storage_offset())
@@ -410,8 +411,9 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the norm of each tensor; in float32 at least."""
     if not tensors:
         return []
-    plain = all(t.dtype in (torch.float32, torch.float64) for t in tensors)
-    if plain and all(t.device == tensors[0].device for t in tensors):
+    first = tensors[0].dtype, tensors[0].device
+    alike = all(t.dtype is first[0] and t.device == first[1] for t in tensors)
+    if alike and first[0] in (torch.float32, torch.float64):
         return list(torch._foreach_norm(list(tensors)))
     return [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
 

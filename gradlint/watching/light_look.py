@@ -55,7 +55,7 @@ class LightLook:
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """Measure gradients and weights."""
         found = total_norm(self.light.gradients(without))
-        self.loop.observer.put("total_gradient_norm", torch.zeros(()) if found is None else found)
+        self.loop.observer.note("total_gradient_norm", torch.zeros(()) if found is None else found)
 
     def before_update(self) -> None:
         """Keep samples of the weights."""

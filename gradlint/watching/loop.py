@@ -118,6 +118,8 @@ class Loop(switchboard.Ear):
         self.failure: BaseException | None = None
         """What made gradlint stop watching, if anything did."""
         self.inside = False
+        self.clock = time.thread_time
+        """What our own time is measured by; see `guarded`."""
         self.entered = 0.0
         """When the outermost of our own functions was entered."""
         self.looking = False
@@ -248,6 +250,7 @@ class Loop(switchboard.Ear):
             if interval.closeup is not None:
                 interval.closeup.discard()
             interval.look = Look.FULL
+            self.optimizers.rests = False
             several = self.optimizers.count_stepped > 1
             interval.closeup = FullLook(self, interval.number, keep_calls=several)
         elif interval.closeup is not None:
@@ -282,6 +285,8 @@ class Loop(switchboard.Ear):
         number = self.steps + 1
         interval = Interval(look, number, time.perf_counter(), self.own)
         self._interval = interval
+        self.clock = time.thread_time if self.steps < FIRST_LIGHT else time.perf_counter
+        self.optimizers.rests = look is Look.OFF and self._hand is None and self.ranks.world < 2
         self._look_at(interval)
 
     def _look_at(self, interval: Interval) -> None:
@@ -305,7 +310,7 @@ class Loop(switchboard.Ear):
         if self._interval is None:  # a mistake of ours on the way
             return
         now = time.perf_counter()
-        own = self.own + (now - self.entered) - interval.own_before
+        own = self.own + (self.clock() - self.entered) - interval.own_before
         if self.steps == 2:
             self.schedulers |= schedulers_of(self.optimizers.stepped)
         first = self.steps <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)

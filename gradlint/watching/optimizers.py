@@ -101,6 +101,8 @@ class Optimizers:
         self._known: dict[int, Known] = {}
         self._handles: list[RemovableHandle] = []
         self._running: list[int] = []
+        self.rests = False
+        """Whether the open step asks nothing of an optimizer that stepped before."""
         self.count_stepped = 0
         """Number of optimizers that stepped of late."""
 
@@ -191,7 +193,9 @@ class Optimizers:
             del self._running[self._running.index(id(optimizer)) :]
         self._running.append(id(optimizer))
         # An optimizer that wraps another steps around it: one step.
-        if len(self._running) == 1 and self._counts(optimizer):
+        if len(self._running) > 1:
+            return
+        if self._counts(optimizer) and not (self.rests and self._known[id(optimizer)].steps):
             self._begins(optimizer)
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -135,9 +135,9 @@ def resnet18() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 WORKLOADS = (
-    Workload("MLP 784-512×3, batch 128", perceptron, block=8, blocks=25),
+    Workload("MLP 784-512×3, batch 128", perceptron, block=8, blocks=18),
     Workload("LSTM 2×200, 35×20 tokens", recurrent, block=4, blocks=12),
-    Workload("GPT 6×256, 4×64 tokens", gpt, block=3, blocks=10),
-    Workload("ResNet-18, 16 images of 64 px", resnet18, block=3, blocks=8),
+    Workload("GPT 6×256, 4×64 tokens", gpt, block=2, blocks=9),
+    Workload("ResNet-18, 16 images of 64 px", resnet18, block=2, blocks=8),
     Workload("MLP 2×32, batch 32", tiny, block=100, blocks=25),
 )
