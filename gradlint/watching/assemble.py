@@ -108,7 +108,6 @@ def _followed(stepped: list[Known]) -> dict[Known, Known]:
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
     holders = loop.holders()
-    stepped = loop.optimizers.stepped
     forwards = loop.forwards / loop.looked_at_backwards if loop.looked_at_backwards else 0.0
     return LoopFacts(
         steps=loop.steps,
@@ -120,7 +119,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         idle_optimizers=tuple(
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
-        schedulers=tuple(loop.schedulers | schedulers_of(stepped)),
+        schedulers=tuple(_schedulers(loop)),
         streams=streams,
         compiled=tuple(loop.compiled),
         blind=tuple(loop.blind),
@@ -131,6 +130,11 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         own_seconds=loop.own,
         loop_seconds=loop.seconds,
     )
+
+
+def _schedulers(loop: Loop) -> dict[str, None]:
+    """Return the schedulers seen; looking for them takes long, so not while the loop runs."""
+    return loop.schedulers | ({} if loop.looking else schedulers_of(loop.optimizers.stepped))
 
 
 def _parameters(loop: Loop) -> dict[str, ParameterFacts]:
