@@ -58,7 +58,9 @@ class ExplodingGradient(Rule):
     Plain networks with BatchNorm multiply the gradient by about 1.2 per layer at their start:
     30 layers make 1e2, 50 make 1e3. That passes within a few steps, so it is not
     reported once training was watched. A network that starts at a saddle point doubles its
-    gradient while it learns; there the loss falls, and nothing is said.
+    gradient while it learns; there the loss falls, and nothing is said. Where the loss is at
+    its floor the norm wanders over decades: a rise is told only where it ends above every
+    norm before it.
 
     ## References
     - [3] the table of 2^L: 1024 at 10 layers, and the symptoms of explosion; [4] figure 7.7
@@ -149,6 +151,8 @@ class ExplodingGradient(Rule):
             rising = losses[steps[-1]] > losses[steps[0]] or math.isnan(losses[steps[-1]])
             if doubled < self.doublings or grown < 2.0**self.doublings or not rising:
                 continue
+            if values[-1] <= max(norms[s] for s in norms if s <= first):
+                continue  # the run has been there before: noise at the loss's floor
             start, end = norms[min(norms)], norms[max(norms)]
             severe = not math.isfinite(end) or end > self.limit * start
             yield self.finding(

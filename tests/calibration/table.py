@@ -63,7 +63,18 @@ class Judged:
     @property
     def right(self) -> bool:
         """Return whether nothing is to be said against this judgement."""
-        return not self.alarms if self.case.group == "healthy" else self.named
+        if self.case.group == "healthy":
+            return not self.alarms
+        return self.named and (self.case.group == "sick" or self.all_named)
+
+    @property
+    def said(self) -> str:
+        """Return what was said that may be wrong: alarms, the causes of two, the first."""
+        if self.case.group == "healthy":
+            return "/".join(dict.fromkeys(self.alarms))
+        if self.case.group == "mixture":
+            return "/".join(dict.fromkeys(f[0] for f in self.findings if f[2])) or "nothing"
+        return self.first or "nothing"
 
 
 def judgements(cases: Iterable[Case], records: Iterable[dict[str, Any]]) -> list[Judged]:
@@ -72,6 +83,8 @@ def judgements(cases: Iterable[Case], records: Iterable[dict[str, Any]]) -> list
     found: dict[tuple[str, int], dict[str, Judged]] = {}
     for record in records:
         case, mode = by_name.get(record["case"]), record["mode"]
+        if "NotObserved" in record.get("error", "") and case and case.group != "healthy":
+            record = record | {"verdict": "not-observed", "findings": []}
         if case is None or mode not in COLUMNS or "findings" not in record:
             continue
         said = tuple(tuple(f) for f in record["findings"])
@@ -202,11 +215,8 @@ def wrong(judged: Sequence[Judged]) -> Iterator[str]:
             seen.setdefault((j.case.name, j.column), []).append(j)
     for (name, column), js in seen.items():
         case = js[0].case
-        said = "; ".join(
-            sorted({f"{j.first or 'nothing'}" if case.group != "healthy" else
-                    "/".join(dict.fromkeys(j.alarms)) for j in js})
-        )  # fmt: skip
-        wanted = "/".join(sorted(case.accepted)) or "nothing"
+        said = "; ".join(sorted({j.said for j in js}))
+        wanted = " and ".join("/".join(sorted(c)) for c in case.causes) or "nothing"
         seeds = ",".join(str(j.seed) for j in sorted(js, key=lambda j: j.seed))
         why = case.why.get(column) or case.why.get("") or "not looked into"
         yield (

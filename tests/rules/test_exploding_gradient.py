@@ -149,3 +149,12 @@ def test_growth_over_depth_speaks_for_growth_over_steps() -> None:
     (found,) = findings_of(ExplodingGradient(), both, exemptions=())
 
     assert "from l9 to l0" in found.message
+
+
+def test_a_norm_that_doubles_within_where_it_has_been_is_noise() -> None:
+    """A loss at its floor: no norm of the rise is above that of the first step."""
+    falling_first = [2.0, 1.0, 0.1, 0.3, 0.01, 0.03, 0.1, 0.3, 1.0, 1.9]
+    losses = [1.0, 0.5, 0.02, *[0.002 * 2**i for i in range(7)]]
+
+    assert severities(steps(falling_first, losses)) == []
+    assert severities(steps([0.5, *falling_first[1:]], [0.9, *losses[1:]])) == ["warning"]
