@@ -15,17 +15,15 @@ from gradlint.engine import Observer
 from gradlint.hooks import switchboard
 from gradlint.hooks.manager import graph_task
 from gradlint.hooks.ranks import here
-from gradlint.hooks.weak import joined
-from gradlint.observation import MODEL, Site
-from gradlint.probes.wiring import unregistered
 from gradlint.trace import Event
 from gradlint.watching.by_hand import ByHand
 from gradlint.watching.cadence import FIRST_LIGHT, Cadence, Look
 from gradlint.watching.carry import Carry
+from gradlint.watching.cast import Cast
 from gradlint.watching.clips import Clips
 from gradlint.watching.closeup import norms_by_id
 from gradlint.watching.data import Data
-from gradlint.watching.facts_of import facts_of_optimizer, schedulers_of
+from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import Stop, guarded
@@ -38,10 +36,6 @@ from gradlint.watching.ranks import Ranks
 from gradlint.watching.records import Records
 from gradlint.watching.roots import (
     Discovery,
-    is_compiled,
-    is_trained_before,
-    owners,
-    unwrapped,
 )
 from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
@@ -88,8 +82,9 @@ class Loop(switchboard.Ear):
         """Backwards after which a loop that never steps is stopped; None never stops it."""
         self.discover = discover
         self.discovery = Discovery(self.admit)
+        self.cast = Cast(self)
         self.optimizers = Optimizers(self.step_begins, self.step_ended, self._matters)
-        self._given = [self.optimizers.know(optimizer) for optimizer in optimizers]
+        self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]
         self.steps = 0
         self.backwards = 0
         self.forwards = 0
@@ -224,24 +219,10 @@ class Loop(switchboard.Ear):
     @guarded
     def admit(self, model: nn.Module, label: str) -> None:
         """Watch `model`, too."""
-        inner = unwrapped(model)
-        if id(inner) in self._labels and self.observer.roots.get(self._labels[id(inner)]) is inner:
+        name = self.cast.admit(model, label)
+        if name is None:
             return
-        name, count = label, 1
-        while name in self._used:  # a model that is gone keeps its numbers
-            count += 1
-            name = f"{label}{count}"
-        self._labels[id(inner)] = name
-        self._used.add(name)
-        if is_compiled(model):
-            self.compiled.append(name)
-        self.loaded = self.loaded or is_trained_before(inner)
-        self.observer.admit(inner, label=name)
-        self.discovery.know(model)
-        self.ranks.wraps(name, model)
-        for event in unregistered(inner):
-            path = joined(name, event.module or "")
-            self.observer.events.append(Event(event.name, 0, path, event.detail))
+        inner = self.observer.roots[name]
         interval = self._interval
         if interval is None:
             return
@@ -264,8 +245,8 @@ class Loop(switchboard.Ear):
         return list(self.observer.parameters.values())
 
     def _matters(self, optimizer: torch.optim.Optimizer) -> bool:
-        if self._given:
-            return any(known.optimizer() is optimizer for known in self._given)
+        if self.given:
+            return any(known.optimizer() is optimizer for known in self.given)
         if self.discover or self.optimizers.knows(optimizer):
             return True
         own = {id(p) for p in self._parameters()}
@@ -303,7 +284,7 @@ class Loop(switchboard.Ear):
         self.raised = None
         looked = interval.closeup is not None or self.steps <= FIRST_LIGHT
         rate = known.learning_rate() if known is not None else None
-        self.series.close(interval.number, self._stream(known), self.clips, rate, looked=looked)
+        self.series.close(interval.number, self.cast.stream(known), self.clips, rate, looked=looked)
         if interval.closeup is not None:
             self.looked_at += 1
             interval.closeup.close(initial=interval.initial)
@@ -348,18 +329,6 @@ class Loop(switchboard.Ear):
         if interval.closeup is not None:
             interval.closeup.discard()
             interval.closeup = None
-
-    def _stream(self, known: Known | None) -> Site:
-        """Return the site of the loss that belongs to an optimizer's steps."""
-        if known is None:
-            return MODEL
-        if known.site is None:
-            own = {id(p): path for path, p in self.observer.parameters.items()}
-            paths = [own[id(p)] for p in known.parameters() if id(p) in own]
-            label = paths[0].partition(".")[0] if paths else known.kind
-            taken = {k.site.path for k in self.optimizers if k.site is not None}
-            known.site = Site(label if label not in taken else f"{label}:{known.kind}", "loss")
-        return known.site
 
     # -- what torch tells: backward ---------------------------------------------------
 
@@ -429,7 +398,7 @@ class Loop(switchboard.Ear):
             if interval.backwards == 1 and self.optimizers.running is not None:
                 self._closure_ended(interval, self.optimizers.running)
         if self.backwards in (1, 10):  # the second look finds what idles
-            self._find_optimizers()
+            self.cast.find_optimizers()
         if interval.backwards == 1 and self.optimizers.count_stepped == 0:
             self._maybe_by_hand(interval)
         many = interval.backwards > MAX_BACKWARDS and not self.optimizers.inside
@@ -566,7 +535,7 @@ class Loop(switchboard.Ear):
             return
         known = self.optimizers.know(optimizer)
         if known.steps == 0:
-            self._first_step(known)
+            self.cast.first_step(known)
         self.optimizers.stepped_once(known, interval.number)
         self.scaling.stepped()
         self._close(interval, known)
@@ -576,51 +545,11 @@ class Loop(switchboard.Ear):
         else:
             known.carry.forget()
 
-    def _first_step(self, known: Known) -> None:
-        """Learn what an optimizer holds, and whether all of it is known."""
-        optimizer = known.optimizer()
-        watched = {id(p) for p in self._parameters()}
-        if any(id(p) not in watched for p in known.parameters()):
-            for label, model in list(self.observer.roots.items()):
-                self.refresh(label, model)
-            if self.discover:
-                self._find_owners(known)
-        if optimizer is not None:
-            known.facts = facts_of_optimizer(optimizer, self.observer.parameters)
-            held = {id(p) for p in known.parameters()}
-            for path, parameter in self.observer.parameters.items():
-                self.held[path] = self.held.get(path, False) or id(parameter) in held
-        if not self.discover:
-            return
-        own = {id(p) for p in self._parameters()}
-        if all(id(p) in own for p in known.parameters()):
-            self.discovery.stop()
-        elif not self.discovery.running:
-            self.discovery.start()
-
-    def _find_owners(self, known: Known) -> None:
-        """Find the models of parameters that train though no call of theirs was seen."""
-        watched = {id(p) for p in self._parameters()}
-        trained = [p for p in known.parameters() if id(p) not in watched and p.grad is not None]
-        for label, model in owners(trained):
-            self.admit(model, label)
-
-    def _find_optimizers(self) -> None:
-        """Find optimizers that did not step, and what they hold: it may be gone at the end."""
-        if self._given or self.optimizers.inside:
-            return
-        # Under `discover` each told of itself when it was made.
-        self.optimizers.find(self._parameters(), everywhere=not self.discover)
-        held = {id(p) for known in self.optimizers if known.found for p in known.parameters()}
-        for path, parameter in self.observer.parameters.items():
-            if id(parameter) in held:
-                self.held[path] = True
-
     # -- updates by hand --------------------------------------------------------------
 
     def _maybe_by_hand(self, interval: Interval) -> None:
         """After a backward that no optimizer waits for: the next forward tells of an update."""
-        if self._given or self.optimizers.inside:
+        if self.given or self.optimizers.inside:
             return
         if self.holders():
             return
