@@ -135,10 +135,17 @@ def show(cases: Sequence[Case], records: Sequence[dict[str, Any]]) -> int:
     })  # fmt: skip
     print(f"\nHealthy and did not learn ({len(idle)}): {'; '.join(idle) or 'none'}")
     broken = [
-        f"{r['case']} {r['mode']} seed {r['seed']}: {r['error']}" for r in records if "error" in r
+        f"{r['case']} {r['mode']} seed {r['seed']}: {r['error']}"
+        for r in records
+        if "error" in r and not _unseen(r, by_name[r["case"]])
     ]
     print(f"\nBroke ({len(broken)}): {'; '.join(broken) or 'none'}")
     return 1 if broken or idle else 0
+
+
+def _unseen(record: dict[str, Any], case: Case) -> bool:
+    """Tell whether a sick loop raised before anything could be observed: a miss, no crash."""
+    return case.group != "healthy" and "NotObserved" in record["error"]
 
 
 if __name__ == "__main__":
