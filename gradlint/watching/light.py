@@ -20,8 +20,8 @@ from gradlint.metrics.base import dense
 from gradlint.observation import Site
 
 SAMPLE = 4096
-"""Entries staged of each tensor: the update ratio's error is then below 1.3 % at the median
-tensor of an MLP, 6 % at its worst (tests/benchmarks/ has the measurement)."""
+"""Entries staged of each tensor. On an MLP the update ratio's error is then 0.3 % at the median
+under Adam and 1.5 % under SGD, 13 % at its worst (tests/watch/test_sample.py)."""
 
 MAX_LAYOUTS = 16
 """Kinds of rows remembered; a loop of two models alternates between two."""
