@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch.amp.grad_scaler import GradScaler, OptState
 
 from gradlint.loop_facts import ScalerFacts
 
+LATEST = 4096
+"""Skipped steps remembered: a run of any length takes no more."""
+
 
 class Scaling:
     """What a loop's GradScaler does."""
@@ -18,8 +22,10 @@ class Scaling:
     def __init__(self) -> None:
         self._scaler: weakref.ref[GradScaler] | None = None
         self._scales: list[Tensor] = []
-        self._asked: list[bool] = []
-        """For each step the scaler was asked for, whether the optimizer made it."""
+        self._asked = 0
+        self._skipped = 0
+        self._skipped_at: deque[int] = deque(maxlen=LATEST)
+        """Numbers of the latest steps that were asked for and not made."""
         self._waiting = False
 
     @property
@@ -59,25 +65,27 @@ class Scaling:
     def stepped(self) -> None:
         """Note that the optimizer stepped."""
         if self._waiting:
-            self._asked.append(True)
+            self._asked += 1
             self._waiting = False
 
     def updated(self) -> bool:
         """Note the scaler's update; return whether the step before it was skipped."""
         skipped, self._waiting = self._waiting, False
         if skipped:
-            self._asked.append(False)
+            self._skipped_at.append(self._asked)
+            self._asked += 1
+            self._skipped += 1
         return skipped
 
     def facts(self) -> ScalerFacts | None:
         """Return what is known of the scaler; None without one. Reads its scale back."""
         if not self._scales:
             return None
-        half = self._asked[len(self._asked) // 2 :]
+        late = sum(number >= self._asked // 2 for number in self._skipped_at)
         return ScalerFacts(
             first_scale=self._scales[0].reshape(1).tolist()[0],
             last_scale=self._scales[-1].reshape(1).tolist()[0],
-            steps=len(self._asked),
-            skipped=self._asked.count(False),
-            skipped_late=half.count(False),
+            steps=self._asked,
+            skipped=self._skipped,
+            skipped_late=late,
         )

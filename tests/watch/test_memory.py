@@ -35,7 +35,7 @@ def kept(watcher: Watcher) -> int:
         len(observer.observations) + len(observer.flows) + len(observer.events)
         + sum(len(row.values) for row in records.rows)
         + sum(len(points) for points in records.series.values())
-        + len(loop.optimizers.stepped) + len(loop.clips.tensors) + len(loop.scaling._asked)
+        + len(loop.optimizers.stepped) + len(loop.clips.tensors) + len(loop.scaling._skipped_at)
     )  # fmt: skip
 
 
