@@ -152,7 +152,10 @@ class Loop(switchboard.Ear):
         self.optimizers.start()
         if self.discover:
             self.discovery.start()
-        self._open()
+        try:
+            self._open()
+        except Exception as error:  # as `guarded`, but whoever starts need not be who trains
+            self.fail(error)
 
     def stop(self) -> None:
         """Remove every hook and take the last numbers."""

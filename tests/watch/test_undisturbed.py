@@ -218,3 +218,21 @@ def test_a_mistake_of_ours_ends_the_watching_and_not_the_run(
     assert losses == [bare.step().detach() for _ in range(4)]
     assert isinstance(watcher.loop.failure, ZeroDivisionError)
     assert process() == torch_before
+
+
+def test_a_mistake_of_ours_at_the_start_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training, torch_before = mlp(), process()
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("gradlint.watching.loop.FullLook", broken)
+    watcher = Watcher(training.model, training.optimizer)
+    watcher.start()
+    training.step()
+    watcher.stop()
+
+    assert isinstance(watcher.loop.failure, ZeroDivisionError)
+    assert process() == torch_before
