@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy
 import pytest
@@ -23,3 +26,19 @@ def seeded() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_program_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules a test imported from its own folder.
+
+    Two tests may each write a package ``pkg``; which of them a process runs first is chance.
+    """
+    before, path = set(sys.modules), [*sys.path]
+    yield
+    written = tmp_path_factory.getbasetemp().resolve()
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and written in Path(file).resolve().parents:
+            del sys.modules[name]

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gradlint.cli.baselines import BaselineOptions
 from gradlint.cli.failures import choose
 from gradlint.cli.jobs import Look, check_all, describe_all, jobs_for
+from gradlint.cli.options import (
+    FAIL_ON,
+    PARTS,
+    RUN,
+    Baseline,
+    Color,
+    ConfigFile,
+    ExitZero,
+    ExtendSelect,
+    FailOn,
+    Form,
+    Ignore,
+    Isolated,
+    PruneBaseline,
+    Quiet,
+    Select,
+    ShowSettings,
+    UpdateBaseline,
+    Verbose,
+    Words,
+    option,
+)
 from gradlint.cli.outputs import COLORS, parse_outputs
 from gradlint.cli.settings import Overrides, print_settings, split_words
 from gradlint.errors import UsageError
 from gradlint.trace_reading import check_place
 
-FAIL_ON = ("error", "warning", "note", "never")
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEVICES = ("cpu", "cuda", "cuda:N", "mps", "xpu", "xpu:N")
-
-Words = list[str] | None
-
-
-def _option(*names: str, metavar: str | None, text: str, group: str, **limits: Any) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=group, **limits)
-
-
-RUN, PARTS, RULES, OUT = "Run", "Target", "Rules", "Output"
 
 
 def check(
@@ -35,95 +47,60 @@ def check(
         list[str] | None,
         typer.Argument(metavar="TARGET", help="path.py, path.py:name or package.module:name."),
     ] = None,
-    form: Annotated[
-        Words,
-        _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, concise, json …"),
-    ] = None,
-    quiet: Annotated[
-        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Findings only, no notes.")
-    ] = False,
-    verbose: Annotated[
-        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
-    ] = False,
-    color: Annotated[
-        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
-    ] = "auto",
-    select: Annotated[
-        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
-    ] = None,
-    ignore: Annotated[
-        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
-    ] = None,
-    extend_select: Annotated[
-        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
-    ] = None,
-    exit_zero: Annotated[
-        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
-    ] = False,
-    baseline: Annotated[
-        Path | None,
-        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
-    ] = None,
-    update_baseline: Annotated[
-        bool,
-        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
-    ] = False,
-    prune_baseline: Annotated[
-        bool,
-        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
-    ] = False,
-    config_file: Annotated[
-        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
-    ] = None,
-    isolated: Annotated[
-        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
-    ] = False,
-    show_settings: Annotated[
-        bool, _option("--show-settings", metavar=None, group=RULES, text="Print them, and stop.")
-    ] = False,
+    form: Form = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    color: Color = "auto",
+    select: Select = None,
+    ignore: Ignore = None,
+    extend_select: ExtendSelect = None,
+    fail_on: FailOn = None,
+    exit_zero: ExitZero = False,
+    baseline: Baseline = None,
+    update_baseline: UpdateBaseline = False,
+    prune_baseline: PruneBaseline = False,
+    config_file: ConfigFile = None,
+    isolated: Isolated = False,
+    show_settings: ShowSettings = False,
     inputs: Annotated[
         Words,
-        _option("--input", metavar="SPEC", group=PARTS, text="32x3x64x64, 8x128:int64:0..1000 …"),
+        option("--input", metavar="SPEC", group=PARTS, text="32x3x64x64, 8x128:int64:0..1000 …"),
     ] = None,
     loss: Annotated[
-        str | None, _option("--loss", metavar="NAME", group=PARTS, text="The loss.")
+        str | None, option("--loss", metavar="NAME", group=PARTS, text="The loss.")
     ] = None,
     optimizer: Annotated[
-        str | None, _option("--optimizer", metavar="NAME", group=PARTS, text="The optimizer.")
+        str | None, option("--optimizer", metavar="NAME", group=PARTS, text="The optimizer.")
     ] = None,
     lr: Annotated[
-        float | None, _option("--lr", metavar="RATE", group=PARTS, text="Its learning rate.")
+        float | None, option("--lr", metavar="RATE", group=PARTS, text="Its learning rate.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        _option("--batch-size", metavar="N", group=PARTS, text="Samples a batch.", min=1),
+        option("--batch-size", metavar="N", group=PARTS, text="Samples a batch.", min=1),
     ] = None,
     steps: Annotated[
         int | None,
-        _option("--steps", metavar="N", group=RUN, text="Training steps; 0: none.", min=0),
+        option("--steps", metavar="N", group=RUN, text="Training steps; 0: none.", min=0),
     ] = None,
     seed: Annotated[
-        int, _option("--seed", metavar="N", group=RUN, text="The first seed.", min=0)
+        int, option("--seed", metavar="N", group=RUN, text="The first seed.", min=0)
     ] = 0,
     seeds: Annotated[
-        int | None, _option("--seeds", metavar="N", group=RUN, text="Initializations seen.", min=1)
+        int | None, option("--seeds", metavar="N", group=RUN, text="Initializations seen.", min=1)
     ] = None,
     device: Annotated[
-        str | None, _option("--device", metavar="NAME", group=RUN, text="cpu, cuda:0, mps …")
+        str | None, option("--device", metavar="NAME", group=RUN, text="cpu, cuda:0, mps …")
     ] = None,
     precision: Annotated[
-        str | None, _option("--precision", metavar="NAME", group=RUN, text="fp32, bf16 or fp16.")
+        str | None, option("--precision", metavar="NAME", group=RUN, text="fp32, bf16 or fp16.")
     ] = None,
     trace: Annotated[
-        Path | None, _option("--trace", metavar="FILE", group=RUN, text="Save what was measured.")
+        Path | None, option("--trace", metavar="FILE", group=RUN, text="Save what was measured.")
     ] = None,
     dry_run: Annotated[
         bool,
-        _option("--dry-run", metavar=None, group=RUN, text="Say what was found, and stop."),
+        option("--dry-run", metavar=None, group=RUN, text="Say what was found, and stop."),
     ] = False,
 ) -> int:
     """Judge a model: its initialization, its gradient flow, a short training.

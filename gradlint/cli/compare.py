@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlint.cli.check import FAIL_ON, OUT, RULES, Words, _option
 from gradlint.cli.failures import choose
+from gradlint.cli.options import (
+    FAIL_ON,
+    OUT,
+    RULES,
+    Color,
+    ConfigFile,
+    ExtendSelect,
+    FailOn,
+    Ignore,
+    Isolated,
+    Select,
+    Verbose,
+    Words,
+    option,
+)
 from gradlint.cli.outputs import COLORS, drawable, options_for
 from gradlint.cli.saved import judged_file
 from gradlint.cli.settings import Overrides, split_words
@@ -27,39 +41,22 @@ def compare(
     base: Annotated[str, typer.Argument(metavar="BASE", help="A trace or a JSON report.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Another one, compared with it.")],
     form: Annotated[
-        Words, _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full or json.")
+        Words, option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full or json.")
     ] = None,
     quiet: Annotated[
-        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Worse and better alone.")
+        bool, option("-q", "--quiet", metavar=None, group=OUT, text="Worse and better alone.")
     ] = False,
-    verbose: Annotated[
-        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
-    ] = False,
-    color: Annotated[
-        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
-    ] = "auto",
-    select: Annotated[
-        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
-    ] = None,
-    ignore: Annotated[
-        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
-    ] = None,
-    extend_select: Annotated[
-        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
-    ] = None,
+    verbose: Verbose = False,
+    color: Color = "auto",
+    select: Select = None,
+    ignore: Ignore = None,
+    extend_select: ExtendSelect = None,
+    fail_on: FailOn = None,
     exit_zero: Annotated[
-        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 if worse, too.")
+        bool, option("--exit-zero", metavar=None, group=RULES, text="Exit 0 if worse, too.")
     ] = False,
-    config_file: Annotated[
-        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
-    ] = None,
-    isolated: Annotated[
-        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
-    ] = False,
+    config_file: ConfigFile = None,
+    isolated: Isolated = False,
 ) -> int:
     """Compare two saved runs: findings by rule and module, numbers by their spread.
 

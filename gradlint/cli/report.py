@@ -9,9 +9,28 @@ from typing import Annotated
 import typer
 
 from gradlint.cli.baselines import BaselineOptions, hold_against
-from gradlint.cli.check import FAIL_ON, OUT, RULES, Words, _option
 from gradlint.cli.failures import choose
 from gradlint.cli.jobs import Look, say_notices
+from gradlint.cli.options import (
+    FAIL_ON,
+    RULES,
+    Baseline,
+    Color,
+    ConfigFile,
+    ExitZero,
+    ExtendSelect,
+    FailOn,
+    Form,
+    Ignore,
+    Isolated,
+    PruneBaseline,
+    Quiet,
+    Select,
+    ShowSettings,
+    UpdateBaseline,
+    Verbose,
+    option,
+)
 from gradlint.cli.outputs import COLORS, options_for, parse_outputs, write
 from gradlint.cli.saved import judge_file
 from gradlint.cli.settings import Overrides, print_settings, settings_for, split_words
@@ -26,63 +45,28 @@ def report(
     ] = None,
     against: Annotated[
         list[Path] | None,
-        _option(
+        option(
             "--against",
             metavar="BASE",
             group=RULES,
             text="A trace of a good run to be no worse than; several tell the usual spread.",
         ),
     ] = None,
-    form: Annotated[
-        Words,
-        _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, concise, json …"),
-    ] = None,
-    quiet: Annotated[
-        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Findings only, no notes.")
-    ] = False,
-    verbose: Annotated[
-        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
-    ] = False,
-    color: Annotated[
-        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
-    ] = "auto",
-    select: Annotated[
-        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
-    ] = None,
-    ignore: Annotated[
-        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
-    ] = None,
-    extend_select: Annotated[
-        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
-    ] = None,
-    exit_zero: Annotated[
-        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
-    ] = False,
-    baseline: Annotated[
-        Path | None,
-        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
-    ] = None,
-    update_baseline: Annotated[
-        bool,
-        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
-    ] = False,
-    prune_baseline: Annotated[
-        bool,
-        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
-    ] = False,
-    config_file: Annotated[
-        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
-    ] = None,
-    isolated: Annotated[
-        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
-    ] = False,
-    show_settings: Annotated[
-        bool, _option("--show-settings", metavar=None, group=RULES, text="Print them, and stop.")
-    ] = False,
+    form: Form = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    color: Color = "auto",
+    select: Select = None,
+    ignore: Ignore = None,
+    extend_select: ExtendSelect = None,
+    fail_on: FailOn = None,
+    exit_zero: ExitZero = False,
+    baseline: Baseline = None,
+    update_baseline: UpdateBaseline = False,
+    prune_baseline: PruneBaseline = False,
+    config_file: ConfigFile = None,
+    isolated: Isolated = False,
+    show_settings: ShowSettings = False,
 ) -> int:
     """Judge a saved trace again, or show a saved JSON report, in any format.
 

@@ -9,9 +9,29 @@ from typing import Annotated
 import typer
 
 from gradlint.cli.baselines import BaselineOptions
-from gradlint.cli.check import FAIL_ON, OUT, RULES, RUN, Words, _option
 from gradlint.cli.failures import choose
 from gradlint.cli.jobs import Look
+from gradlint.cli.options import (
+    FAIL_ON,
+    OUT,
+    RUN,
+    Baseline,
+    Color,
+    ConfigFile,
+    ExitZero,
+    ExtendSelect,
+    FailOn,
+    Ignore,
+    Isolated,
+    PruneBaseline,
+    Quiet,
+    Select,
+    ShowSettings,
+    UpdateBaseline,
+    Verbose,
+    Words,
+    option,
+)
 from gradlint.cli.outputs import COLORS, Output, parse_outputs
 from gradlint.cli.settings import Overrides, print_settings, settings_for, split_words
 from gradlint.cli.watched import Watching, run_watched
@@ -30,79 +50,47 @@ def run(
         ),
     ] = None,
     module: Annotated[
-        bool, _option("-m", "--module", metavar=None, group=RUN, text="SCRIPT is a module's name.")
+        bool, option("-m", "--module", metavar=None, group=RUN, text="SCRIPT is a module's name.")
     ] = False,
     until: Annotated[
         int | None,
-        _option("--until", metavar="N", group=RUN, text="Stop after N optimizer steps.", min=1),
+        option("--until", metavar="N", group=RUN, text="Stop after N optimizer steps.", min=1),
     ] = None,
     stop_on: Annotated[
         str,
-        _option("--stop-on", metavar="LEVEL", group=RUN, text="Stop at an error or a warning."),
+        option("--stop-on", metavar="LEVEL", group=RUN, text="Stop at an error or a warning."),
     ] = "never",
     trace: Annotated[
-        Path | None, _option("--trace", metavar="FILE", group=RUN, text="Save what was measured.")
+        Path | None, option("--trace", metavar="FILE", group=RUN, text="Save what was measured.")
     ] = None,
     every: Annotated[
         int | None,
-        _option("--every", metavar="N", group=RUN, text="Look at every Nth step.", min=1),
+        option("--every", metavar="N", group=RUN, text="Look at every Nth step.", min=1),
     ] = None,
     budget: Annotated[
-        str, _option("--budget", metavar="SHARE", group=RUN, text="Of the run's time, at most.")
+        str, option("--budget", metavar="SHARE", group=RUN, text="Of the run's time, at most.")
     ] = "2%",
     live: Annotated[
-        bool, _option("--live", metavar=None, group=OUT, text="Show the run on the terminal.")
+        bool, option("--live", metavar=None, group=OUT, text="Show the run on the terminal.")
     ] = False,
     form: Annotated[
         Words,
-        _option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, json:FILE …"),
+        option("-f", "--format", metavar="NAME[:FILE]", group=OUT, text="full, json:FILE …"),
     ] = None,
-    quiet: Annotated[
-        bool, _option("-q", "--quiet", metavar=None, group=OUT, text="Findings only, no notes.")
-    ] = False,
-    verbose: Annotated[
-        bool, _option("-v", "--verbose", metavar=None, group=OUT, text="Leave nothing out.")
-    ] = False,
-    color: Annotated[
-        str, _option("--color", metavar="WHEN", group=OUT, text="auto, always or never.")
-    ] = "auto",
-    select: Annotated[
-        Words, _option("--select", metavar="RULES", group=RULES, text="Only these: GL3,dead-units.")
-    ] = None,
-    ignore: Annotated[
-        Words, _option("--ignore", metavar="RULES", group=RULES, text="Not these.")
-    ] = None,
-    extend_select: Annotated[
-        Words, _option("--extend-select", metavar="RULES", group=RULES, text="These as well.")
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        _option("--fail-on", metavar="LEVEL", group=RULES, text="error, warning, note or never."),
-    ] = None,
-    exit_zero: Annotated[
-        bool, _option("--exit-zero", metavar=None, group=RULES, text="Exit 0 with findings, too.")
-    ] = False,
-    baseline: Annotated[
-        Path | None,
-        _option("--baseline", metavar="FILE", group=RULES, text="Findings accepted before."),
-    ] = None,
-    update_baseline: Annotated[
-        bool,
-        _option("--update-baseline", metavar=None, group=RULES, text="Accept what is there now."),
-    ] = False,
-    prune_baseline: Annotated[
-        bool,
-        _option("--prune-baseline", metavar=None, group=RULES, text="Drop what is gone."),
-    ] = False,
-    config_file: Annotated[
-        Path | None, _option("--config", metavar="FILE", group=RULES, text="Settings from FILE.")
-    ] = None,
-    isolated: Annotated[
-        bool, _option("--isolated", metavar=None, group=RULES, text="Read no settings from files.")
-    ] = False,
-    show_settings: Annotated[
-        bool, _option("--show-settings", metavar=None, group=RULES, text="Print them, and stop.")
-    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    color: Color = "auto",
+    select: Select = None,
+    ignore: Ignore = None,
+    extend_select: ExtendSelect = None,
+    fail_on: FailOn = None,
+    exit_zero: ExitZero = False,
+    baseline: Baseline = None,
+    update_baseline: UpdateBaseline = False,
+    prune_baseline: PruneBaseline = False,
+    config_file: ConfigFile = None,
+    isolated: Isolated = False,
+    show_settings: ShowSettings = False,
 ) -> int:
     """Watch a training script: run it as `python SCRIPT ARGS` would, then judge.
 
