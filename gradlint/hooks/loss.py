@@ -14,7 +14,7 @@ from torch.nn import functional
 from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.tensor_facts import number, tensor_facts
-from gradlint.trace import LossFacts
+from gradlint.trace import LossFacts, TensorFacts
 
 _BY_NAME = {
     "crossentropyloss": "cross_entropy",
@@ -48,17 +48,23 @@ def kind_of_callable(loss_fn: Any) -> str:
     return _BY_NAME.get(name.lower(), "other")
 
 
-def from_call(loss_fn: Any, outputs: Any, targets: Any) -> LossFacts | None:
-    """Return the facts of a loss about to be called; None where there is nothing to say."""
+def from_call(
+    loss_fn: Any, outputs: Any, targets: Any, *, entries: bool = True
+) -> LossFacts | None:
+    """Return the facts of a loss about to be called; None where there is nothing to say.
+
+    Without `entries` no entry of a tensor is read: shapes and dtypes alone are known.
+    """
     kind = kind_of_callable(loss_fn)
     if kind == "other" or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return None
-    low, high = _row_sums(kind, outputs)
+    describe = tensor_facts if entries else _outside_of
+    low, high = _row_sums(kind, outputs) if entries else (None, None)
     return LossFacts(
         kind=kind,
         reduction=str(getattr(loss_fn, "reduction", "mean")),
-        output=tensor_facts("output", outputs),
-        target=tensor_facts("target", targets),
+        output=describe("output", outputs),
+        target=describe("target", targets),
         classes=_classes(kind, outputs),
         ignore_index=getattr(loss_fn, "ignore_index", -100 if kind in _CLASS else None),
         row_sum_min=low,
@@ -66,19 +72,28 @@ def from_call(loss_fn: Any, outputs: Any, targets: Any) -> LossFacts | None:
     )
 
 
+def _outside_of(name: str, tensor: Tensor) -> TensorFacts:
+    return TensorFacts(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
 def from_error(error: BaseException | None) -> LossFacts | None:
     """Return the facts of the loss of torch's that raised `error`, wherever it was called.
 
     The model itself may have called it, or a function of the user's: the outermost loss
-    function among the frames that the exception passed through is the one.
+    function among the frames that the exception passed through is the one. Of tensors on an
+    accelerator no entry is read: what a kernel asserted, or waits for, is not to be met there.
     """
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            called = frame.f_locals
-            if frame.f_code.co_filename != functional.__file__ or "target" not in called:
+            if frame.f_code.co_filename != functional.__file__:
                 continue
+            called = frame.f_locals
+            outputs, targets = called.get("input"), called.get("target")
             function = getattr(functional, frame.f_code.co_name, None)
-            found = from_call(function, called.get("input"), called["target"])
+            if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+                continue
+            entries = all(t.device.type == "cpu" for t in (outputs, targets))
+            found = from_call(function, outputs, targets, entries=entries)
             if found is not None:
                 ignored = called.get("ignore_index", found.ignore_index)
                 return replace(

@@ -30,12 +30,27 @@ def not_indices(seen: LossFacts, target: TensorFacts, output: TensorFacts) -> Fa
                 f"Reshape the targets to {expected}.",
                 Severity.ERROR,
             )
+        if target.shape != expected:
+            return (
+                f"the targets have shape {target.shape}, the output {output.shape}: {seen.kind} "
+                f"wants targets of shape {expected}",
+                "Give each row of scores one target: look for a reshape that changes how many "
+                "rows there are, and for a batch size written into the model.",
+                Severity.ERROR,
+            )
         return None
     if seen.kind == "nll" or target.shape == expected:
         return (
             f"the targets are {target.dtype} of shape {target.shape}; {seen.kind} wants class "
             f"indices, int64 of shape {expected}",
             "Pass class indices: targets.long(), or argmax of one-hot rows.",
+            Severity.ERROR,
+        )
+    if target.shape != output.shape:
+        return (
+            f"the targets are {target.dtype} of shape {target.shape}, the output {output.shape}: "
+            f"{seen.kind} wants probabilities of the output's shape, or class indices",
+            "Give each output a row of as many probabilities as it has classes.",
             Severity.ERROR,
         )
     return None
@@ -86,11 +101,12 @@ def binary(target: TensorFacts) -> Fault | None:
     )
 
 
-def shapes_differ(output: Shape, target: Shape) -> Fault:
+def shapes_differ(kind: str, output: Shape, target: Shape) -> Fault:
     """Say that a loss which takes one target for each output was given others."""
+    name = "binary cross-entropy" if kind.startswith("bce") else kind
     return (
-        f"the targets have shape {target}, the output {output}: binary cross-entropy wants one "
-        "target for each output",
+        f"the targets have shape {target}, the output {output}: {name} wants one target for each "
+        "output",
         "Give both the same shape: outputs.squeeze(-1), or targets.unsqueeze(-1).",
         Severity.ERROR,
     )
@@ -104,6 +120,12 @@ def broadcasts(output: Shape, target: Shape) -> Fault:
         "Give both the same shape: outputs.squeeze(-1), or targets.unsqueeze(-1).",
         Severity.ERROR,
     )
+
+
+def fit(first: Shape, second: Shape) -> bool:
+    """Whether two shapes broadcast, to whatever."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
 
 
 def outer(first: Shape, second: Shape) -> Shape | None:

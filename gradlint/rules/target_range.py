@@ -16,6 +16,7 @@ from gradlint.rules._targets import (
     broadcasts,
     class_labels,
     different_labels,
+    fit,
     not_indices,
     outer,
     shapes_differ,
@@ -32,7 +33,8 @@ class TargetRange(Rule):
     Compares each loss's targets with its output: class labels with 0…K−1 (`ignore_index` left
     out), their shape and dtype with what cross-entropy and NLL want (class indices or rows of
     probabilities, not one-hot integers), the targets of binary cross-entropy with 0…1, and the
-    shapes of a difference: (N, 1) against (N) broadcasts to (N, N).
+    shapes of a difference: (N, 1) against (N) broadcasts to (N, N). Of a loss of torch's that
+    raised, shapes that do not go together are named, too.
 
     ## Why is this bad?
     A label out of range raises, or on a GPU kills the process. A target of the wrong shape
@@ -116,10 +118,12 @@ class TargetRange(Rule):
             return fault or class_labels(seen, seen.target, seen.output)
         shapes = seen.output.shape, seen.target.shape
         if seen.kind in BINARY and seen.operation is None and shapes[0] != shapes[1]:
-            return shapes_differ(*shapes)
+            return shapes_differ(seen.kind, *shapes)
         if seen.kind in BINARY and seen.reduction != "none":
             return binary(seen.target)
         if seen.kind in REGRESSION and seen.operation is None:
+            if not fit(*shapes):
+                return shapes_differ(seen.kind, *shapes)
             return broadcasts(*shapes) if outer(*shapes) else None
         return None
 

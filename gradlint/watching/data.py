@@ -30,6 +30,7 @@ class Data:
         self._targets: list[tuple[TensorFacts, ...]] = []
         self._outputs: list[tuple[TensorFacts, ...]] = []
         self._losses: list[LossFacts] = []
+        self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
         self._count = 0
 
@@ -61,6 +62,14 @@ class Data:
         self._targets.append(tuple(f.target for f in found if f.target is not None))
         return found
 
+    def note_raised(self, loss: LossFacts) -> None:
+        """Note what entered the loss that raised, and ended the loop."""
+        self._raised = (loss,)
+
+    def forget(self) -> None:
+        """Let go of what a model was called with: no backward will follow."""
+        self._given = None
+
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:
         """Statistics of the inputs, all batches together."""
@@ -85,12 +94,14 @@ class Data:
     @property
     def losses(self) -> tuple[LossFacts, ...]:
         """The losses, all batches together."""
-        return tuple(merged_losses(self._losses))
+        return (*merged_losses(self._losses), *self._raised)
 
     @property
     def batch_size(self) -> int | None:
         """First axis of the first input."""
         shapes = [facts.shape for batch in self._inputs[:1] for facts in batch if facts.shape]
+        if not self._inputs:
+            shapes = [seen.output.shape for seen in self._raised if seen.output is not None]
         return shapes[0][0] if shapes else None
 
 

@@ -15,7 +15,7 @@ from gradlint.engine import Observer
 from gradlint.hooks import switchboard
 from gradlint.hooks.manager import graph_task
 from gradlint.hooks.ranks import here
-from gradlint.trace import Event
+from gradlint.trace import Event, LossFacts
 from gradlint.watching.by_hand import ByHand
 from gradlint.watching.cadence import FIRST_LIGHT, Cadence, Look
 from gradlint.watching.carry import Carry
@@ -109,7 +109,8 @@ class Loop(switchboard.Ear):
         self.own = 0.0
         """Seconds spent on watching."""
         self.raised: Event | None = None
-        """What a backward raised, if no step was made since: the loop may have ended of it."""
+        """What a backward, or a loss at the end, raised with no step made since: the loop may
+        have ended of it."""
         self.failure: BaseException | None = None
         """What made gradlint stop watching, if anything did."""
         self.inside = False
@@ -187,6 +188,13 @@ class Loop(switchboard.Ear):
         if hand is not None:
             hand.close()
         self.frozen.clear()
+        self.data.forget()
+
+    def ended_in_loss(self, error: Exception, loss: LossFacts) -> None:
+        """Note the exception of a loss that ended the loop, and what entered that loss."""
+        detail = {"phase": "loss", "type": type(error).__name__, "message": str(error)}
+        self.raised = Event("exception", self.steps + 1, None, detail)
+        self.data.note_raised(loss)
 
     def fail(self, error: BaseException) -> None:
         """Stop watching because of a mistake of our own: the run must go on."""

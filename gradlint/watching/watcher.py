@@ -22,6 +22,7 @@ from gradlint.trace_file import TraceWriter
 from gradlint.watching.assemble import assemble, gathered
 from gradlint.watching.guard import Stop
 from gradlint.watching.loop import Loop
+from gradlint.watching.raised import raised_in_loss
 from gradlint.watching.ranks import PATIENCE, SHORT
 
 MAX_UNWRITTEN = 200
@@ -201,6 +202,10 @@ class Watcher:
             NotObservedError: If nothing was observed.
         """
         self.stop()
+        raised = raised_in_loss(error)
+        if raised is not None:
+            self.loop.ended_in_loss(*raised)
+            ended = ended or "exception"
         trace = self.trace(ended)
         if self._writer is not None:
             self._writer.describe(**_about(trace))

@@ -74,8 +74,5 @@ WHY: dict[str, dict[str, str]] = {
     "first-layer-put-back-each-step": {
         "run": "the step itself changes the weights; what puts them back comes after it",
     },
-    "labels-shifted-by-one-vit": {"run": "the loss raises before the first backward pass"},
-    "eight-scores-for-ten-digits": {"run": "the loss raises before the first backward pass"},
-    "roberta-two-labels-for-four": {"run": "the loss raises before the first backward pass"},
 }
 """Why a case is still judged wrongly, in one line, by mode; "" stands for every mode."""

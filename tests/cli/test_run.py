@@ -448,6 +448,28 @@ def test_whatever_ends_a_training_what_was_seen_is_reported(tmp_path, end, code,
     assert (tmp_path / "t.jsonl").read_text().count("\n") > 10
 
 
+LABELS = """
+model(torch.randn(32, 4))
+nn.functional.cross_entropy(model(torch.randn(32, 4)).expand(32, 3), torch.full((32,), 3))
+"""
+TOLD = f"""
+try:
+{LABELS.replace(chr(10), chr(10) + "    ")}
+except Exception as error:
+    sys.exit(f"failed: {{error}}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [LABELS, TOLD], ids=["uncaught", "told-by-the-script"])
+def test_a_loss_that_raises_on_its_targets_is_the_first_finding(tmp_path, end):
+    result, data = train(tmp_path, end)
+
+    assert result.returncode == 3
+    assert data["findings"][0]["code"] == "GL605"
+    assert "Target 3 is out of bounds" in result.stderr
+
+
 @pytest.mark.slow
 def test_a_process_that_ends_at_once_leaves_its_trace(tmp_path):
     (tmp_path / "train.py").write_text(TRAINING.replace("{end}", "os._exit(6)"))

@@ -59,6 +59,30 @@ def test_class_targets_are_indices_or_probabilities(kind, target, flagged) -> No
     assert severities(classes(target, kind)) == ([Severity.ERROR] if flagged else [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "output", "target", "dtype", "flagged"),
+    [
+        pytest.param("cross_entropy", (64, 5), (48,), "int64", True, id="fewer-labels"),
+        pytest.param("cross_entropy", (4, 5, 8, 8), (4, 6, 6), "int64", True, id="smaller-mask"),
+        pytest.param("cross_entropy", (64, 5), (64, 4), "float32", True, id="narrower-rows"),
+        pytest.param("cross_entropy", (4, 5, 8, 8), (4, 8, 8), "int64", False, id="mask-fits"),
+        pytest.param("mse", (64, 5), (64, 4), "float32", True, id="other-columns"),
+        pytest.param("l1", (64, 5), (48, 5), "float32", True, id="other-rows"),
+        pytest.param("mse", (64, 5), (5,), "float32", False, id="one-row-for-all"),
+        pytest.param("huber", (64, 1), (64, 1), "float32", False, id="alike"),
+    ],
+)
+def test_shapes_that_made_a_loss_raise_are_named(kind, output, target, dtype, flagged) -> None:
+    given = TensorFacts("output", output, "float32")
+    wanted = TensorFacts("target", target, dtype, 0.0, 0.0)
+    loss = LossFacts(kind, output=given, target=wanted, classes=5)
+
+    found = findings_of(TargetRange(), trace_of(losses=(loss,)))
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
+    assert all(str(target) in f.message and str(output) in f.message for f in found)
+
+
 def test_what_torch_accepted_is_of_the_right_shape() -> None:
     trace = classes(targets(0, 4, (320,), unique=5), operation=3)
 
