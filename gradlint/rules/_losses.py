@@ -135,8 +135,3 @@ def noise(trace: Trace) -> float:
     values = [v for v in trace.of("loss").at("").training.values if math.isfinite(v)]
     changes = [abs(b - a) for a, b in pairwise(values)]
     return 1.4826 * statistics.median(changes) / math.sqrt(2) if changes else 0.0
-
-
-def users_optimizer(trace: Trace) -> bool:
-    """Whether the steps were those of the user's own optimizer."""
-    return trace.facts.optimizer is not None and not trace.facts.optimizer.probe

@@ -74,8 +74,6 @@ class LinearStack(Rule):
         """Yield a finding for each pair of layers that is one."""
         graph = trace.graph
         for first in graph.of_kind("linear", "conv"):
-            if first.in_loss:
-                continue
             ahead = graph.ahead(first, lambda o: _is_linear(trace, o))
             if len(ahead) != 1 or ahead[0].kind != first.kind or ahead[0].in_loss:
                 continue
@@ -131,8 +129,6 @@ def _same_part(trace: Trace, first: Operation, second: Operation) -> bool:
     one, two = (op.module for op in (first, second))
     if one is None or two is None:
         return False
-    if one == two:
-        return True
     parents = [path.rpartition(".")[0] for path in (one, two)]
     if parents[0] == parents[1]:
         return True

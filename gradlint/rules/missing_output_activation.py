@@ -9,7 +9,7 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import first_behind, loss_groups, place, predictions, refused
 from gradlint.rules.base import Rule
-from gradlint.trace import LossFacts, Trace
+from gradlint.trace import LossFacts, TensorFacts, Trace
 
 _SIGMOID = "End the model in a sigmoid, or use BCEWithLogitsLoss on the raw outputs."
 
@@ -110,7 +110,7 @@ class MissingOutputActivation(Rule):
         if seen.output is None:
             return None
         if seen.kind == "nll":
-            return self._nll(trace, seen)
+            return self._nll(trace, seen, seen.output)
         low, high = seen.output.minimum, seen.output.maximum
         if seen.kind == "bce" and (low < 0 or high > 1):
             return self.finding(
@@ -122,9 +122,9 @@ class MissingOutputActivation(Rule):
             )
         return None
 
-    def _nll(self, trace: Trace, seen: LossFacts) -> Finding | None:
+    def _nll(self, trace: Trace, seen: LossFacts, output: TensorFacts) -> Finding | None:
         low, high = seen.row_sum_min, seen.row_sum_max
-        if seen.output is None or low is None or high is None:
+        if low is None or high is None:
             return None
         if high > 1 + self.tolerance:
             severity = Severity.ERROR
@@ -142,7 +142,7 @@ class MissingOutputActivation(Rule):
             place(trace, seen),
             "NLLLoss receives values that are no log-probabilities: exp sums to "
             f"{low:.2g}…{high:.2g} a row where 1 is due, the largest value is "
-            f"{seen.output.maximum:.2g}",
+            f"{output.maximum:.2g}",
             trace=trace,
             severity=severity,
             help=hint,
@@ -150,7 +150,7 @@ class MissingOutputActivation(Rule):
                 "loss": "nll",
                 "row_sum_min": low,
                 "row_sum_max": high,
-                "maximum": seen.output.maximum,
+                "maximum": output.maximum,
                 "limit": 1 + self.tolerance,
             },
         )

@@ -179,7 +179,7 @@ def _samples_as_features(graph: Graph, first: Operation, second: Operation) -> s
     the one as of the other.
     """
     trunk, branch = sorted((first, second), key=lambda o: -len(o.shape))
-    if len(trunk.shape) != len(branch.shape) + 1 or branch.shape != trunk.shape[:-1]:
+    if branch.shape != trunk.shape[:-1]:
         return None
     dropped = branch.kind in ("squeeze", "view", "slice") and any(
         before.shape == (*branch.shape, 1) for before in graph.inputs_of(branch)

@@ -92,13 +92,13 @@ class SingleClassOutput(Rule):
             if not isinstance(dim, int) or dim >= len(op.shape) or op.shape[dim] != 1:
                 continue
             through = graph.ahead(op, lambda o: is_shape(o) and not o.in_loss)
-            if op.in_loss or op.id in graph.output_ids or any(o.in_loss for o in through):
+            if any(o.in_loss for o in through):
                 return op
         return None
 
     def _loss(self, trace: Trace, group: list[LossFacts], *, alone: bool) -> Finding | None:
         first = group[0]
-        if first.kind not in CLASSIFICATION or first.classes is None:
+        if first.kind not in CLASSIFICATION:
             return None
         if first.classes == 1:
             if alone:

@@ -150,7 +150,7 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
         return None
     if any(_joins_rows(o, size) for o in trace.graph):
         return None
-    if len(target.shape) == 1 or target.shape[1:2] != given.shape[1:2]:
+    if target.shape[1:2] != given.shape[1:2]:
         return Severity.ERROR
     # A target for every entry of the input: samples of features, or time first.
     return Severity.WARNING if len(given.shape) == 2 and given.floating else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.linear_stack import LinearStack
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -168,3 +169,37 @@ def test_the_message_names_both_layers_and_the_widths() -> None:
         "nothing nonlinear between 0 and 1: 16 → 64 → 64 is one linear layer 16 → 64"
     )
     assert found.modules == ("0", "1")
+
+
+def test_a_run_without_graph_is_skipped() -> None:
+    assert LinearStack().skip_reason(trace_of()) == "no graph was observed"
+
+
+def changed(first: dict[str, Any], second: dict[str, Any], **settings: Any) -> Trace:
+    trace = pair(**settings)
+    data, one, two, behind = trace.graph
+    operations = (data, replace(one, **first), replace(two, **second), behind)
+    return trace.but(graph=Graph(operations))
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(changed({}, {"in_loss": True}), id="a-weight-of-the-loss"),
+        pytest.param(changed({}, {"parameters": ()}), id="weight-unknown"),
+        pytest.param(changed({"module": None}, {}), id="first-place-unknown"),
+        pytest.param(changed({}, {"module": None}), id="second-place-unknown"),
+        pytest.param(
+            changed(
+                {"attributes": {"groups": 16}},
+                {},
+                kinds=("conv", "conv"),
+                shapes=((32, 1, 3, 3), (64, 32, 3, 3)),
+            ),
+            id="depthwise",
+        ),
+        pytest.param(pair(modules=(ModuleFacts("0", "Conv1D"),)), id="inputs-first"),
+    ],
+)
+def test_layers_that_cannot_be_multiplied_out_are_silent(trace: Trace) -> None:
+    assert not findings_of(LinearStack(), trace)

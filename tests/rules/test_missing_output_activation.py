@@ -116,3 +116,48 @@ def test_kl_div_of_probabilities_is_told_by_the_graph(kinds, mean, flagged) -> N
     assert [f.message for f in found] == (
         ["KLDivLoss receives the softmax itself, not its logarithm"] if flagged else []
     )
+
+
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [
+        pytest.param("scale", (8, 5), id="a-number-times-probabilities"),
+        pytest.param("mask", (8, 1), id="one-column-of-them"),
+    ],
+)
+def test_other_differences_with_probabilities_are_silent(
+    product: str, shape: tuple[int, ...]
+) -> None:
+    softmax, multiplied, shifted = (
+        replace(op, shape=(8, 5), in_loss=i > 1)
+        for i, op in enumerate(chain("linear", "softmax", product, "shift"))
+        if i
+    )
+    first = replace(chain("linear")[0], shape=(8, 5))
+    target = TensorFacts("target", (8, 5), "float32", mean=0.2)
+    operations = (first, softmax, replace(multiplied, shape=shape), shifted)
+
+    found = findings_of(
+        MissingOutputActivation(), trace_of(operations=operations, targets=(target,))
+    )
+
+    assert found == ()
+
+
+def test_a_shift_inside_the_model_is_no_loss() -> None:
+    trace = trace_of(operations=chain("linear", "shift", "mse"))
+
+    assert findings_of(MissingOutputActivation(), trace) == ()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LossFacts("bce"),
+        LossFacts("nll", output=TensorFacts("o", (8, 5), "float32"), row_sum_min=4.0),
+        LossFacts("nll", output=TensorFacts("o", (8, 5), "float32"), row_sum_max=4.0),
+    ],
+    ids=["output-unknown", "largest-unknown", "smallest-unknown"],
+)
+def test_unknown_values_are_silent(loss: LossFacts) -> None:
+    assert findings_of(MissingOutputActivation(), trace_of(losses=(loss,))) == ()

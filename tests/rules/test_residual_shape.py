@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.residual_shape import ResidualShape
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import ModuleFacts, Trace
@@ -140,3 +142,132 @@ def test_samples_lined_up_with_features_are_an_error(last: Shape, kind: str, fla
     )
 
     assert bool(found) is flagged
+
+
+def test_what_torch_did_not_broadcast_is_silent() -> None:
+    """The recorded shape of an operation with several results is that of one of them."""
+    plain = op(2, "add", (8, 16), 0, 1)
+
+    assert messages(op(0, "linear", (8, 16)), op(1, "linear", (8, 1), 0), plain) == []
+
+
+def test_a_constant_that_is_added_is_no_branch() -> None:
+    constant = op(1, "add", (8, 16), 0, missing=1, attributes={"broadcast": True})
+
+    assert messages(op(0, "linear", (8, 1)), constant) == []
+
+
+@pytest.mark.parametrize(
+    ("trunk", "branch", "result"),
+    [((), (16,), (16, 16)), ((16,), (), (16, 16)), ((16, 16), (16,), ())],
+    ids=["one-side", "other-side", "sum"],
+)
+def test_unknown_shapes_are_silent(trunk: Shape, branch: Shape, result: Shape) -> None:
+    squeezed = (
+        op(0, "linear", trunk),
+        op(1, "linear", (16, 1), 0),
+        op(2, "squeeze", branch, 1),
+        addition(3, result, 0, 2),
+    )
+
+    assert messages(*squeezed) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"in_loss": True}, {"missing": 0}, {"missing": 2}, {"inputs": ()}, {"module": "elsewhere"}],
+    ids=["in-the-loss", "a-number", "two-constants", "no-branch", "unknown-module"],
+)
+def test_other_shifts_are_silent(changes: dict[str, object]) -> None:
+    trace = onto_the_input((8, 16))
+    branch, shift = trace.graph
+    operations = (branch, replace(shift, **changes))  # type: ignore[arg-type]
+
+    assert findings_of(ResidualShape(), trace.but(graph=Graph(operations))) == ()
+
+
+def test_a_branch_without_a_batch_axis_is_silent() -> None:
+    trace = onto_the_input((8, 16))
+    branch, shift = trace.graph
+    operations = (replace(branch, shape=(1,)), shift)
+
+    assert findings_of(ResidualShape(), trace.but(graph=Graph(operations))) == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "result"),
+    [
+        pytest.param((8, 6, 1), (8, 1, 6), (8, 6, 6), id="axes-of-one-kept-by-a-sum"),
+        pytest.param((8, 1), (5,), (8, 5), id="one-number-a-class"),
+    ],
+)
+def test_tables_that_are_meant_are_silent(first: Shape, second: Shape, result: Shape) -> None:
+    """Additive attention; a score of each sample and a bias of each class."""
+    assert messages(op(0, "sum", first), op(1, "sum", second), addition(2, result, 0, 1)) == []
+
+
+def test_an_axis_put_into_the_second_side_is_silent() -> None:
+    pairs = messages(
+        op(0, "linear", (8, 4)),
+        op(1, "squeeze", (8, 1, 4), 0),
+        addition(2, (8, 8, 4), 0, 1),
+    )
+
+    assert pairs == []
+
+
+def test_a_vector_has_no_axis_of_features() -> None:
+    assert residual((16,), (1,), (16,)) == []
+
+
+def test_a_row_read_by_a_wider_branch_is_no_trunk() -> None:
+    assert residual((16,), (8, 1), (8, 16)) == []
+
+
+def test_a_score_of_each_position_put_back_on_purpose_is_silent() -> None:
+    gated = messages(
+        op(0, "linear", (8, 7, 16)),
+        op(1, "linear", (8, 7, 1), 0),
+        op(2, "squeeze", (8, 7), 1),
+        op(3, "squeeze", (8, 7, 1), 2),
+        addition(4, (8, 7, 16), 0, 3),
+    )
+
+    assert gated == []
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        pytest.param(
+            (op(1, "mean", (8, 1), 0), op(2, "relu", (8, 1), 1)), id="a-mean-over-features"
+        ),
+        pytest.param(
+            (op(1, "linear", (8,), 0), op(2, "clone", (8, 1), 1)), id="a-layer-of-another-rank"
+        ),
+        pytest.param(
+            (op(1, "linear", (8, 1), 0), op(2, "concat", (8, 1), 1, 0)), id="of-several-parts"
+        ),
+    ],
+)
+def test_what_is_no_layer_of_one_feature_is_silent(branch: tuple[Operation, ...]) -> None:
+    assert messages(op(0, "linear", (8, 16)), *branch, addition(3, (8, 16), 0, 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("trunk", "read"),
+    [
+        pytest.param((4, 16), 0, id="a-number-a-feature"),
+        pytest.param((16, 16), 1, id="of-another-signal"),
+    ],
+)
+def test_one_number_of_each_feature_or_of_another_signal_is_silent(trunk: Shape, read: int) -> None:
+    found = messages(
+        op(0, "linear", trunk),
+        op(1, "linear", (16, 16)),
+        op(2, "linear", (16, 1), read),
+        op(3, "squeeze", (16,), 2),
+        addition(4, trunk, 0, 3),
+    )
+
+    assert found == []

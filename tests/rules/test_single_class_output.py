@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.single_class_output import SingleClassOutput
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import Event, LossFacts, TensorFacts, Trace
+from gradlint.trace import Event, Facts, LossFacts, TensorFacts, Trace
 
 LINEAR = Operation(0, "linear", "linear", "0", shape=(8, 1))
 SOFTMAX = Operation(1, "softmax", "softmax", "1", (0,), shape=(8, 1), attributes={"dim": 1})
@@ -30,8 +30,9 @@ def test_a_softmax_over_one_output_is_an_error() -> None:
         replace(SOFTMAX, shape=(8, 2)),
         replace(SOFTMAX, attributes={"dim": 0}),
         replace(SOFTMAX, attributes={}),
+        replace(SOFTMAX, attributes={"dim": 2}),
     ],
-    ids=["two-outputs", "another-axis", "axis-unknown"],
+    ids=["two-outputs", "another-axis", "axis-unknown", "axis-of-another-shape"],
 )
 def test_other_softmaxes_are_silent(softmax: Operation) -> None:
     assert findings_of(SingleClassOutput(), trace_of(operations=(LINEAR, softmax, MSE))) == ()
@@ -103,3 +104,20 @@ def test_a_loss_that_raised_is_judged_by_output_and_targets() -> None:
     trace = trace_of(events=(raised,), outputs=(loss.output,), targets=(loss.target,))
 
     assert len(findings_of(SingleClassOutput(), trace)) == 1
+
+
+def test_a_loss_over_no_classes_is_silent() -> None:
+    assert findings_of(SingleClassOutput(), labels(8, 0, 7, kind="huber")) == ()
+    assert findings_of(SingleClassOutput(), labels(8, 0, 7).but(facts=unknown_classes())) == ()
+
+
+def unknown_classes() -> Facts:
+    return Facts(losses=(replace(labels(8, 0, 7).facts.losses[0], classes=None),))
+
+
+def test_a_softmax_over_one_output_is_not_said_again_of_its_loss() -> None:
+    log = replace(SOFTMAX, kind="log_softmax", in_loss=True)
+    loss = replace(MSE, kind="nll")
+    trace = labels(1, 0, 0, classes=1).but(graph=Graph((LINEAR, log, loss)))
+
+    assert len(list(SingleClassOutput().check(trace))) == 1

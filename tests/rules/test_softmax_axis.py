@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.softmax_axis import SoftmaxAxis
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import ParameterFacts, TensorFacts, Trace
@@ -60,6 +60,8 @@ def test_a_softmax_over_classes_is_none() -> None:
 
 SEQUENCE = TensorFacts("input", (32, 20), "int64")
 TOKENS = TensorFacts("target", (32, 20), "int64")
+ONE = TensorFacts("one", (1, 8), "float32")
+ONE_LABEL = TensorFacts("target", (1,), "int64")
 PIXELS = TensorFacts("target", (32, 8), "float32")
 
 
@@ -75,7 +77,23 @@ PIXELS = TensorFacts("target", (32, 8), "float32")
         pytest.param(model((32, 32), 0, source="transpose"), [], id="axes-swapped"),
         pytest.param(model((32, 32, 4), 0), [], id="two-axes-of-that-length"),
         pytest.param(model((32,), 0), [], id="a-vector"),
-        pytest.param(model((1, 4), 0), [], id="one-sample"),
+        pytest.param(
+            model((1, 4), 0, inputs=(ONE,), targets=(ONE_LABEL,), outputs=(ONE,)),
+            [],
+            id="one-sample",
+        ),
+        pytest.param(
+            model((32, 4), 0, inputs=(TensorFacts("input", (32,), "int64"),)),
+            [],
+            id="one-label-a-token-of-one-sequence",
+        ),
+        pytest.param(
+            model((32, 4), 0, targets=(TensorFacts("target", (32, 5), "float32"),)),
+            [Severity.ERROR],
+            id="several-labels-a-sample",
+        ),
+        pytest.param(model((32, 4), 0, inputs=()), [], id="no-inputs"),
+        pytest.param(model((32, 4), 0, outputs=()), [], id="no-outputs"),
         pytest.param(model((32, 4), 0, targets=()), [], id="no-targets"),
         pytest.param(
             model((32, 4), 0, targets=(TensorFacts("target", (1,), "int64"),)),
@@ -192,3 +210,46 @@ def test_what_an_embedding_looks_up_is_data() -> None:
     )
 
     assert severities(trace) == [Severity.ERROR]
+
+
+def test_a_model_without_softmax_is_skipped() -> None:
+    trace = model((32, 4), 0, in_loss=True)
+
+    assert SoftmaxAxis().skip_reason(trace) == "no softmax in the model's graph"
+
+
+def test_a_softmax_of_the_loss_beside_one_of_the_model_is_silent() -> None:
+    """Contrastive losses let the samples of a batch compete."""
+    attention = Operation(3, "softmax", "", "a", (0,), shape=(32, 4), attributes={"dim": 1})
+    trace = model((32, 4), 0, in_loss=True, source="embedding", extra=(attention,))
+    apart = [o for o in trace.graph if o.id != 1] + [
+        Operation(4, "linear", "", "q", missing=1, shape=(32, 32)),
+        Operation(
+            5, "softmax", "", None, (4,), shape=(32, 32), attributes={"dim": 0}, in_loss=True
+        ),
+    ]
+
+    assert severities(trace.but(graph=Graph(tuple(o for o in apart if o.id != 2)))) == []
+
+
+def test_an_unknown_axis_is_silent() -> None:
+    unknown = Operation(3, "softmax", "", "s", (0,), shape=(32, 4))
+
+    assert severities(model((32, 4), 1, extra=(unknown,))) == []
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        pytest.param((Operation(2, "sum", "", None, (1,), in_loss=True),), id="summed"),
+        pytest.param(
+            (
+                Operation(2, "view", "", "flat", (1,)),
+                Operation(3, "nll", "", None, (2,), in_loss=True),
+            ),
+            id="reshaped-first",
+        ),
+    ],
+)
+def test_one_entry_that_goes_to_the_loss_is_another_rule_s(reads: tuple[Operation, ...]) -> None:
+    assert severities(model((32, 1), 1, read_by=reads[0], extra=reads[1:])) == []

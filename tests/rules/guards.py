@@ -1,0 +1,301 @@
+"""Guards of the rules, disabled one by one: ``python -m tests.rules.guards [FILE…]``.
+
+A guard is an `if` whose body only leaves (continue, break, return), each part of it where it
+is an `or`; and a private predicate, made constantly true and constantly false. It is named by
+its function and its source text. Disabling one must make a test of its rule fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import io
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "gradlint" / "rules"
+TESTS = Path(__file__).parent
+EVERY = TESTS / "test_little_known.py"
+"""Tests of all rules alike; each is run for its own rule."""
+PATIENCE = 10.0
+"""Seconds a guard's tests have: a loop that never ends is noticed, too."""
+
+Scope = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One guard: where it is, what it is called, and how its module looks without it."""
+
+    name: str
+    file: str
+    function: str
+    code: CodeType = field(repr=False)
+
+
+def _leaves(node: ast.stmt) -> bool:
+    """Whether `node` is an `if` that does nothing but leave."""
+    leaving = (ast.Continue, ast.Break, ast.Return)
+    return isinstance(node, ast.If) and len(node.body) == 1 and isinstance(node.body[0], leaving)
+
+
+def _scopes(tree: Scope, outer: str = "", top: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Functions of a module, with their names and the functions in which they are nested."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from _scopes(node, f"{outer}{node.name}.", top)
+        elif isinstance(node, ast.FunctionDef):
+            name = f"{outer}{node.name}"
+            yield name, top or name, node
+            yield from _scopes(node, f"{name}.", top or name)
+
+
+def _statements(function: ast.FunctionDef) -> Iterator[ast.stmt]:
+    """Statements of a function, not of those nested in it."""
+    stack: list[ast.AST] = list(reversed(function.body))
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.stmt) and not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+
+
+def _constantly(value: bool, expression: ast.expr) -> ast.expr:
+    """`value`; the expression still binds the names it reads, but is never evaluated."""
+    operator = ast.Or() if value else ast.And()
+    constant = ast.copy_location(ast.Constant(value), expression)
+    return ast.copy_location(ast.BoolOp(operator, [constant, expression]), expression)
+
+
+def _find(code: CodeType, name: str) -> CodeType:
+    """The code of the function `name` in a module's code."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if constant.co_qualname == name:
+                return constant
+            if name.startswith(f"{constant.co_qualname}."):
+                return _find(constant, name)
+    raise LookupError(f"no function {name!r} in {code.co_filename}")
+
+
+def guards_of(file: Path) -> Iterator[Guard]:
+    """The guards of one file, in the order of its source."""
+    tree = ast.parse(file.read_text())
+    names: dict[str, int] = {}
+
+    def guard(name: str, top: str) -> Guard:
+        names[name] = names.get(name, 0) + 1
+        text = f"{file.name}:{name}" + (f" #{names[name]}" if names[name] > 1 else "")
+        ast.fix_missing_locations(tree)
+        return Guard(text, file.name, top, _find(compile(tree, str(file), "exec"), top))
+
+    for name, top, function in _scopes(tree):
+        returns = ast.unparse(function.returns) if function.returns else ""
+        private = function.name.startswith("_") or file.name.startswith("_")
+        if returns == "bool" and private:
+            body = function.body
+            for value in (True, False):
+                dead = ast.If(ast.Constant(False), body, [])
+                function.body = [dead, ast.Return(ast.Constant(value))]
+                yield guard(f"{name} is {value}", top)
+            function.body = body
+        for node in _statements(function):
+            if not (isinstance(node, ast.If) and _leaves(node)):
+                continue
+            test = node.test
+            parts = test.values if isinstance(test, ast.BoolOp) and _is_or(test) else [test]
+            for i, part in enumerate(parts):
+                text = ast.unparse(part)
+                if len(parts) == 1:
+                    node.test = _constantly(False, part)
+                    yield guard(f"{name}: {text}", top)
+                    node.test = test
+                else:
+                    parts[i] = _constantly(False, part)
+                    yield guard(f"{name}: {text}", top)
+                    parts[i] = part
+
+
+def _is_or(test: ast.BoolOp) -> bool:
+    return isinstance(test.op, ast.Or)
+
+
+def functions_of(module: ModuleType) -> dict[str, FunctionType]:
+    """Functions and methods defined in a module, by their qualified names."""
+    found: dict[str, FunctionType] = {}
+    for value in vars(module).values():
+        members = vars(value).values() if isinstance(value, type) else (value,)
+        for member in members:
+            inner = getattr(member, "fget", None) or getattr(member, "func", None) or member
+            function = inspect.unwrap(getattr(inner, "__func__", inner))
+            if isinstance(function, FunctionType):
+                code = function.__code__
+                if code.co_filename == module.__file__:
+                    found[code.co_qualname] = function
+    return found
+
+
+def tests_of(file: Path) -> list[Path]:
+    """The test files that hold a rule, or a helper and the rules that use it, its own first."""
+    own = TESTS / f"test_{file.stem.lstrip('_')}.py"
+    found = [path for path in (own, EVERY) if path.exists()]
+    if file.name.startswith("_") or file.stem == "base":
+        name = f"gradlint.rules.{file.stem} import"
+        for user in sorted(RULES.glob("*.py")):
+            if f"from {name}" in user.read_text() and user.name != "__init__.py":
+                found += tests_of(user)
+    return list(dict.fromkeys(found))
+
+
+class Hung(Exception):
+    """A test does not end without the guard."""
+
+
+def _hang(*_: object) -> None:
+    raise Hung
+
+
+class Disabler:
+    """A pytest plugin that runs the collected tests once for each guard."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = list(files)
+        self.noticed: dict[str, str | None] = {}
+        self.failed: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run nothing as it stands; disable, run, restore."""
+        tests: dict[Path, list[tuple[str, Callable[[], object]]]] = {}
+        for item in session.items:
+            call = _bare(item)
+            if call is not None and item.get_closest_marker("slow") is None:
+                tests.setdefault(item.path, []).append((item.name, call))
+        for path, calls in tests.items():
+            timed = []
+            for name, call in calls:
+                start = time.process_time()
+                if _fails(call):
+                    self.failed.append(f"{path.name}::{name}")
+                timed.append((time.process_time() - start, name, call))
+            tests[path] = [(n, c) for _, n, c in sorted(timed, key=lambda t: t[0])]
+        if not self.failed:
+            for file in self.files:
+                self._disable_all(file, tests)
+        return True
+
+    def _disable_all(
+        self, file: Path, tests: dict[Path, list[tuple[str, Callable[[], object]]]]
+    ) -> None:
+        stem = "" if file.stem == "__init__" else f".{file.stem}"
+        functions = functions_of(importlib.import_module(f"gradlint.rules{stem}"))
+        for guard in guards_of(file):
+            function = functions[guard.function]
+            code = function.__code__
+            function.__code__ = guard.code
+            try:
+                self.noticed[guard.name] = next(
+                    (
+                        f"{path.name}::{name}"
+                        for path in tests_of(file)
+                        for name, call in tests.get(path, ())
+                        if (path != EVERY or _names(name, file)) and _fails(call)
+                    ),
+                    None,
+                )
+            finally:
+                function.__code__ = code
+
+
+def _names(test: str, file: Path) -> bool:
+    """Whether `test` is of the rule in `file`; of all rules for a helper."""
+    return file.name.startswith("_") or test.endswith(f"[{file.stem.replace('_', '-')}]")
+
+
+def _bare(item: pytest.Item) -> Callable[[], object] | None:
+    """The test as a call without pytest; None where it needs fixtures."""
+    if not isinstance(item, pytest.Function):
+        return None
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if set(inspect.signature(item.obj).parameters) - set(params):
+        return None
+    return lambda: item.obj(**params)
+
+
+def _fails(call: Callable[[], object]) -> bool:
+    random.seed(0)
+    torch.manual_seed(0)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        call()
+    except (Exception, pytest.fail.Exception, AssertionError):
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return False
+
+
+def noticed(files: Iterable[Path]) -> dict[str, str | None]:
+    """Each guard's name, and the test that fails without it (None where none does).
+
+    Raises:
+        RuntimeError: If tests fail with all guards in place, or cannot be collected.
+    """
+    files = list(files)
+    signal.signal(signal.SIGALRM, _hang)
+    torch.set_num_threads(1)
+    plugin = Disabler(files)
+    paths = dict.fromkeys(str(path) for file in files for path in tests_of(file))
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", f"--rootdir={ROOT}"]
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        status = pytest.main([*options, *paths], plugins=[plugin])
+    if plugin.failed or status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError(f"the tests fail as they are: {plugin.failed}\n{said.getvalue()}")
+    return plugin.noticed
+
+
+def rule_files(*names: str) -> list[Path]:
+    """Source files of rules and their helpers; those named, or all."""
+    found = [RULES / f"{name.removesuffix('.py')}.py" for name in names]
+    return found or [f for f in sorted(RULES.glob("*.py")) if f.name != "__init__.py"]
+
+
+def main() -> int:
+    """Print the guards that no test notices, or, with ``--json``, who notices each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("files", nargs="*", help="names of rule files; all of them if none")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    arguments = parser.parse_args()
+
+    found = noticed(rule_files(*arguments.files))
+    survivors = [name for name, test in found.items() if test is None]
+    if arguments.json:
+        json.dump(found, sys.stdout, indent=1)
+        return 0
+    if arguments.verbose:
+        for name, test in found.items():
+            print(f"{name}\n    {test}")
+    print("\n".join(survivors))
+    print(f"{len(found)} guards, {len(survivors)} that no test notices")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
