@@ -145,7 +145,7 @@ class BatchLeakage(Rule):
             shape = found.input_shape or ()
             if found.options.get("batch_first") is not False or len(shape) != 3:
                 return
-            if shape[0] != rows or shape[1] < 2:
+            if shape[0] != rows:
                 return
         yield self.finding(
             module,

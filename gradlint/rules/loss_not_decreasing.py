@@ -84,7 +84,7 @@ class LossNotDecreasing(Rule):
         """Yield one finding if the loss made no progress."""
         seen = progress(trace)
         count = len(trace.of("loss").at("").training)
-        if not steps(trace) or seen is None or not self._supervised(trace):
+        if seen is None or not self._supervised(trace):
             return
         first, late = seen
         rough = noise(trace)
@@ -153,9 +153,9 @@ def _plain(trace: Trace) -> bool:
 
 
 def _chance(trace: Trace) -> float | None:
-    """Return the loss of a guess: ln K for K classes, the targets' variance for MSE."""
+    """Return the averaged loss of a guess: ln K for K classes, the targets' variance for MSE."""
     seen = trace.facts.losses[0]
-    if seen.reduction != "mean" or not _plain(trace):
+    if seen.reduction != "mean":
         return None
     if seen.kind in CLASSIFICATION and seen.classes and seen.classes > 1:
         return math.log(seen.classes)

@@ -48,7 +48,9 @@ def shaped(**changes: Any) -> tuple[TensorFacts, ...]:
         pytest.param(trace(targets=shaped(shape=(32, 1))), True, id="one-number-each"),
         pytest.param(trace(outputs=shaped(shape=(32, 32))), False, id="scores-of-all-pairs"),
         pytest.param(trace(outputs=shaped(shape=(30, 3))), False, id="other-rows"),
+        pytest.param(trace(inputs=()), False, id="no-inputs"),
         pytest.param(trace(targets=()), False, id="no-targets"),
+        pytest.param(trace(outputs=()), False, id="no-outputs"),
         pytest.param(trace(synthesized=True), False, id="made-up"),
         pytest.param(trace(inputs=(FEATURES,)), False, id="features-or-one-sequence"),
         pytest.param(
@@ -99,6 +101,7 @@ def around(kind: str, shape: tuple[int, ...], calls: int = 1, **options: bool) -
         pytest.param(around("Conv1d", (1, 16, 32)), False, id="convolved"),
         pytest.param(around("LSTM", (32, 10, 16), batch_first=False), True, id="batch-first"),
         pytest.param(around("LSTM", (32, 1, 16), batch_first=True), True, id="one-step-each"),
+        pytest.param(around("RNN", (10, 16)), True, id="given-something-else"),
         pytest.param(around("Linear", (1, 32, 16)), True, id="looks-along-nothing"),
     ],
 )
@@ -156,6 +159,7 @@ def attends(
         pytest.param(attends((32, 10, 8), batch_first=True), False, id="batch-first"),
         pytest.param(attends((32, 1, 8)), False, id="over-samples-on-purpose"),
         pytest.param(attends((32, 8)), False, id="unbatched"),
+        pytest.param(attends(()), False, id="given-we-do-not-know-what"),
         pytest.param(attends((32, 10, 8), module="norm"), False, id="statistics-of-the-batch"),
         pytest.param(
             attends((32, 10, 8), inputs=(FEATURES,), kinds="linear view"), False, id="features"

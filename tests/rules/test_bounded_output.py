@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Operation
 from gradlint.rules.bounded_output import BoundedOutput
 from gradlint.testing import chain, findings_of, trace_of
 from gradlint.trace import LossFacts, TensorFacts, Trace
@@ -16,7 +19,7 @@ INSIDE = values(0.0, 0.9, 0.4, 0.2)
 
 
 def regression(
-    *kinds: str, target: TensorFacts, output: TensorFacts = INSIDE, **facts: object
+    *kinds: str, target: TensorFacts, output: TensorFacts | None = INSIDE, **facts: object
 ) -> Trace:
     operations = chain(*kinds, "mse")
     loss = LossFacts("mse", output=output, target=target, operation=len(kinds))
@@ -104,6 +107,7 @@ def classification(kind: str, *kinds: str) -> Trace:
         ("cross_entropy", ("conv", "relu", "avg_pool", "view"), None),
         ("cross_entropy", ("linear", "tanh", "scale"), None),
         ("cross_entropy", ("linear", "relu", "linear"), None),
+        ("bce", ("linear", "relu"), None),
     ],
 )
 def test_logits_are_to_be_unbounded(kind, kinds, expected) -> None:
@@ -119,3 +123,30 @@ def test_the_message_names_both_ranges() -> None:
 
     assert found.message == "relu gives values in 0 and above, the targets reach from -2.5 to 2.5"
     assert found.module == "1"
+
+
+def test_an_output_with_an_unbounded_part_is_silent() -> None:
+    for kind, target in (("mse", values(-2.5, 2.5)), ("bce_with_logits", None)):
+        operations = (
+            Operation(0, "linear", "", "0"),
+            Operation(1, "relu", "", "1", (0,)),
+            Operation(2, "linear", "", "2"),
+            Operation(3, "concat", "", "", (1, 2)),
+            Operation(4, kind, "", None, (3,), in_loss=True),
+        )
+        loss = LossFacts(kind, output=INSIDE, target=target, operation=4)
+
+        assert findings_of(BoundedOutput(), trace_of(operations=operations, losses=(loss,))) == ()
+
+
+def test_a_prediction_that_is_not_known_is_silent() -> None:
+    loss = LossFacts("mse", output=INSIDE, target=values(-2.5, 2.5))
+
+    assert findings_of(BoundedOutput(), trace_of(losses=(loss,))) == ()
+
+
+@pytest.mark.parametrize("output", [None, replace(INSIDE, non_finite=3)], ids=["unknown", "nan"])
+def test_an_output_that_tells_nothing_is_silent(output: TensorFacts | None) -> None:
+    trace = regression("linear", "relu", target=values(-2.5, 2.5), output=output)
+
+    assert findings_of(BoundedOutput(), trace) == ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -153,3 +154,35 @@ def test_the_message_names_the_lowest_loss() -> None:
     )
     assert found.evidence["lowest_loss"] == pytest.approx(-math.log(math.e / (math.e + 4)))
     assert found.exact
+
+
+def test_rows_below_nll_are_another_rule_s() -> None:
+    (loss,) = by_value(0.0, 0.9, (1.0, 1.0)).facts.losses
+
+    assert findings_of(DoubledSoftmax(), trace_of(losses=(replace(loss, kind="nll"),))) == ()
+
+
+def test_a_square_of_scores_may_be_normalized_over_either_axis() -> None:
+    over_rows = ("softmax", {"dim": 0, "shape": (5, 5)})
+    over_columns = ("log_softmax", {"dim": 1, "shape": (5, 5), "loss": True})
+
+    assert judged(LINEAR, over_rows, over_columns, NLL) == []
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("softmax", {"dim": 1}), ("log_softmax", {"loss": True})],
+        [("softmax", {"dim": 1, "shape": ()}), ("view", {}), LOG_SOFTMAX],
+        [
+            ("softmax", {"dim": 1}),
+            ("view", {}),
+            ("log_softmax", {"dim": 1, "loss": True, "shape": ()}),
+        ],
+    ],
+    ids=["axis-unknown", "its-shape-unknown", "the-loss-s-shape-unknown"],
+)
+def test_a_second_softmax_counts_unless_axes_are_known_to_differ(
+    steps: list[tuple[str, dict[str, object]]],
+) -> None:
+    assert judged(LINEAR, *steps, NLL) == [(Severity.ERROR, "1")]

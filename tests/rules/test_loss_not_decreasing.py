@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from gradlint.trace import (
 SGD = OptimizerFacts("SGD")
 SCHEDULED = OptimizerFacts("SGD", groups=({"lr": 0.0, "initial_lr": 0.1},))
 CROSS_ENTROPY = LossFacts("cross_entropy", classes=5)
+SUMMED = LossFacts("cross_entropy", reduction="sum", classes=5)
 CHANCE = math.log(5)
 
 
@@ -78,6 +80,18 @@ def rising(to: float, steps: int = 40) -> list[float]:
         pytest.param(trace(flat(0.1)), Severity.NOTE, id="stays-below-a-guess"),
         pytest.param(trace(flat(1.5 * CHANCE, steps=19)), None, id="too-few-steps"),
         pytest.param(trace(flat(1.5 * CHANCE), ratio=1e-3), None, id="the-weights-hardly-moved"),
+        pytest.param(trace(rising(4.0, steps=19)), None, id="rises-over-too-few-steps"),
+        pytest.param(trace(flat(1.5 * CHANCE), ratio=math.nan), None, id="updates-not-known"),
+        pytest.param(trace(flat(1e-3)), None, id="at-its-floor-from-the-start"),
+        pytest.param(
+            trace(flat(1.5 * CHANCE), loss=SUMMED), Severity.NOTE, id="a-sum-has-no-such-guess"
+        ),
+        pytest.param(
+            trace(flat(1.5 * math.log(2)), loss=LossFacts("bce_with_logits")),
+            Severity.WARNING,
+            id="stays-above-a-guess-of-two",
+        ),
+        pytest.param(trace([2.0, 9.0, 9.0]), None, id="three-losses"),
         pytest.param(trace([]), None, id="nothing"),
     ],
 )
@@ -138,5 +152,14 @@ def test_a_contrast_whose_right_answer_always_stands_first_is_a_note() -> None:
     seen = {"batches": 9, "constant": 9, "values": 1, "all": 288, "fewest": 32}
 
     (found,) = findings_of(LossNotDecreasing(), trace(rising(9.0), probes={"targets": seen}))
+
+    assert found.severity is Severity.NOTE
+
+
+def test_losses_of_two_kinds_are_at_most_a_note() -> None:
+    observed = trace(rising(9.0))
+    both = replace(observed.facts, losses=(CROSS_ENTROPY, LossFacts("kl_div")))
+
+    (found,) = findings_of(LossNotDecreasing(), observed.but(facts=both))
 
     assert found.severity is Severity.NOTE
