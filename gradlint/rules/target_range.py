@@ -134,7 +134,7 @@ class TargetRange(Rule):
             if op.kind not in ("sub", "shift", "expand") or not op.in_loss or len(op.inputs) != 1:
                 continue
             output = graph.by_id[op.inputs[0]]
-            if output.in_loss or not output.shape:
+            if output.in_loss:
                 continue
             for target in trace.facts.targets:
                 if outer(output.shape, target.shape) == op.shape:

@@ -147,11 +147,11 @@ class UnnormalizedInput(Rule):
 def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> Operation | None:
     """Return a first layer whose output has the size its weights give an input of `scale`."""
     for op in trace.weight_layers():
-        if op.inputs or not op.module:
+        if op.inputs:
             continue
-        module = trace.modules.get(op.module)
+        module = trace.modules.get(op.module or "")
         if module is not None and module.kind in _SATURATED:
-            seen = trace.of("activation_rms").at(op.module).initial
+            seen = trace.of("activation_rms").at(module.path).initial
             reads = prod(module.input_shape or ()) == prod(tensor.shape)
             if reads and scale > 1 and seen.median > _SATURATED[module.kind]:
                 return op

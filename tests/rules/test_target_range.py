@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
@@ -206,3 +208,70 @@ def expanded(before: tuple[int, ...], after: tuple[int, ...], loss: str = "mse")
 def test_a_prediction_that_a_loss_made_square_is_found(trace, flagged) -> None:
     """A watched loop has the targets as the loss keeps them: expanded, too."""
     assert severities(trace) == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LossFacts("cross_entropy", output=TensorFacts("o", (64, 5), "float32"), classes=5),
+        LossFacts("mse", target=targets(0, 1)),
+        LossFacts(
+            "cross_entropy",
+            output=TensorFacts("o", (64, 5), "float32"),
+            target=targets(0, 0, (0,)),
+            classes=5,
+        ),
+    ],
+    ids=["targets-unknown", "output-unknown", "no-targets-in-this-batch"],
+)
+def test_a_side_that_is_not_known_is_silent(loss: LossFacts) -> None:
+    assert severities(trace_of(losses=(loss,))) == []
+
+
+def test_binary_targets_of_another_shape_are_an_error() -> None:
+    output = TensorFacts("output", (64, 1), "float32")
+    loss = LossFacts("bce", output=output, target=targets(0, 1, (64,), "float32"))
+
+    assert severities(trace_of(losses=(loss,))) == [Severity.ERROR]
+    assert severities(trace_of(losses=(replace(loss, operation=1),))) == []
+
+
+def table(*operations: Operation) -> list[Severity]:
+    """What is said of operations in front of a loss whose targets are 64 numbers."""
+    return severities(
+        trace_of(operations=operations, targets=(TensorFacts("target", (64,), "float32"),))
+    )
+
+
+def test_tables_that_are_meant_are_silent() -> None:
+    column = Operation(0, "linear", "", "0", shape=(64, 1))
+    other = Operation(1, "linear", "", "1", shape=(64,))
+    row = Operation(0, "linear", "", "0", shape=(64,))
+    put_in = Operation(1, "squeeze", "", None, (0,), shape=(64, 1), in_loss=True)
+
+    def difference(number: int, *inputs: int, kind: str = "shift", loss: bool = True) -> Operation:
+        return Operation(number, kind, "", None, inputs, shape=(64, 64), in_loss=loss)
+
+    assert table(column, difference(1, 0)) == [Severity.ERROR]
+    assert table(column, difference(1, 0, kind="mask")) == []  # similarities
+    assert table(column, difference(1, 0, loss=False)) == []  # inside the model
+    assert table(column, other, difference(2, 0, 1)) == []  # of two predictions
+    assert table(row, put_in, difference(2, 1)) == []  # the loss ranks all pairs
+
+
+def test_an_expanded_constant_is_no_prediction() -> None:
+    constant = Operation(0, "expand", "ExpandBackward0", missing=1, shape=(32, 32))
+    loss = Operation(1, "mse", "MseLossBackward0", inputs=(0,), in_loss=True)
+
+    assert table(constant, loss) == []
+
+
+def test_more_labels_than_outputs_that_raised_are_another_rule_s() -> None:
+    event = Event("exception", detail={"phase": "loss", "message": "Target 7 is out of bounds."})
+    trace = trace_of(
+        events=(event,),
+        outputs=(TensorFacts("output", (64, 5), "float32"),),
+        targets=(targets(0, 8, unique=9),),
+    )
+
+    assert severities(trace) == []

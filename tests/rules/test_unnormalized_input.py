@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.unnormalized_input import UnnormalizedInput
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, TensorFacts, Trace
@@ -155,3 +157,41 @@ def test_a_recurrent_layer_is_told_by_its_saturation(kind, rms, flagged) -> None
     )
 
     assert bool(severities(observed)) is flagged
+
+
+def test_without_real_numbers_there_is_nothing_to_judge() -> None:
+    ids = trace(120.0, 75.0, dtype="int64")
+
+    assert UnnormalizedInput().skip_reason(ids) == "no floating input was seen"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dtype": "int64"}, {"non_finite": 2}, {"shape": ()}],
+    ids=["token-ids", "nan-is-another-rule-s", "a-single-number"],
+)
+def test_other_inputs_beside_a_good_one_are_silent(changes: dict[str, Any]) -> None:
+    observed = trace(120.0, 75.0)
+    good = TensorFacts("features", (64, FAN_IN), "float32", std=1.0)
+    other = replace(observed.facts.inputs[0], **changes)
+
+    both = observed.but(facts=replace(observed.facts, inputs=(good, other)))
+
+    assert severities(both) == []
+
+
+def test_small_numbers_that_many_weights_add_up_are_silent() -> None:
+    """Bags of words: rows of thousands of columns, nearly all of them 0."""
+    words = 40_000
+    observed = trace(0.0, 9e-4, reached=9e-4 * math.sqrt(words / FAN_IN))
+    wide = replace(observed.parameters["0.weight"], fan_in=words)
+
+    assert severities(observed.but(parameters={"0.weight": wide})) == []
+
+
+def test_a_layer_behind_another_operation_does_not_read_the_input() -> None:
+    observed = trace(120.0, 75.0)
+    scaled = Operation(0, "parameter_mul", "", "scale", missing=1)
+    layer = Operation(1, "linear", "linear", "0", (0,), ("0.weight",))
+
+    assert severities(observed.but(graph=Graph((scaled, layer)))) == []

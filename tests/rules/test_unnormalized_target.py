@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gradlint.finding import Severity
@@ -67,3 +70,23 @@ def test_the_message_names_both_scales() -> None:
         "factor of 100)"
     )
     assert found.module == "0"
+
+
+def test_without_a_regression_there_is_nothing_to_judge() -> None:
+    classified = trace(2e5, 0.1, kind="cross_entropy")
+
+    assert UnnormalizedTarget().skip_reason(classified) == "no regression loss was seen"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "bce"}, {"target": None}, {"output": None}],
+    ids=["no-regression", "targets-unknown", "output-unknown"],
+)
+def test_other_losses_beside_a_good_one_are_silent(changes: dict[str, Any]) -> None:
+    (loss,) = trace(2e5, 0.1).facts.losses
+    (good,) = trace(1.0, 0.3).facts.losses
+
+    both = trace_of(losses=(good, replace(loss, **changes)))
+
+    assert findings_of(UnnormalizedTarget(), both) == ()
