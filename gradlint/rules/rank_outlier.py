@@ -124,9 +124,9 @@ class RankOutlier(Rule):
         """Whether next to nothing is left of the loss anywhere."""
         start = trace.of("loss").at("").initial
         losses = ranks.local.get("loss", ())
-        if not len(start) or not losses:
-            return False
-        return all(abs(value) < self.min_loss * abs(start.median) for value in losses)
+        return bool(losses) and all(
+            abs(value) < self.min_loss * abs(start.median) for value in losses
+        )
 
     def _outlier(self, values: tuple[float, ...]) -> tuple[int, float] | None:
         """Return the index of the one that is unlike the others, and by which factor."""

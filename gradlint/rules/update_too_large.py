@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
-from gradlint.rules._optimizer import NOT_GIVEN, maximizes, steps
+from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes, steps
+from gradlint.rules._scale_free import divides_scale_out
 from gradlint.rules._updates import matrices, median_updates
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -75,7 +76,7 @@ class UpdateTooLarge(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each matrix, or one for a run that was blown up at once."""
         seen = progress(trace)
-        if not steps(trace) or maximizes(trace):  # a loss that rises by intent is GL609's
+        if maximizes(trace):  # a loss that rises by intent is GL609's
             return
         first, late = seen if seen is not None else (math.nan, math.nan)
         fell = late < self.min_progress * first
@@ -98,7 +99,12 @@ class UpdateTooLarge(Rule):
                 trace=trace,
                 severity=severity,
                 parameter=path,
-                evidence={"ratio": ratio, "limit": self.max_ratio, "loss": [first, late]},
+                evidence={
+                    "ratio": ratio,
+                    "limit": self.max_ratio,
+                    "loss": [first, late],
+                    "rate_suffices": _rate_suffices(trace, above, self.max_ratio),
+                },
             )
         worst = max(trace.of("loss").at("").training.values, default=math.nan)
         thrown = worst > self.max_rise * abs(first)
@@ -130,5 +136,28 @@ class UpdateTooLarge(Rule):
             trace=trace,
             severity=severity,
             parameter=path,
-            evidence={"ratio": replaced[path], "limit": 1.0},
+            evidence={
+                "ratio": replaced[path],
+                "limit": 1.0,
+                "rate_suffices": _rate_suffices(trace, replaced, 1.0),
+            },
         )
+
+
+def _rate_suffices(trace: Trace, paths: Iterable[str], limit: float) -> bool:
+    """Whether most of these weights would change as much under a gradient of ordinary size.
+
+    An optimizer that divides the gradient's scale out changes every entry by its rate. For
+    others the smallest ordinary gradient is a thousandth of the weight ([0] section 4.4.4).
+    """
+    optimizer = given(trace)
+    if optimizer is None or not optimizer.learning_rates:
+        return False
+    rate = min(optimizer.learning_rates)
+    if not divides_scale_out(optimizer):
+        return 1e-3 * rate > limit
+    facts = [trace.parameters[path] for path in paths]
+    norms = [trace.of("weight_norm").at(p.path) for p in facts]
+    sizes = [n.initial.first if limit >= 1 else n.training.median for n in norms]
+    large = [rate * math.sqrt(p.numel) > limit * n for p, n in zip(facts, sizes, strict=True)]
+    return 2 * sum(large) > len(large)

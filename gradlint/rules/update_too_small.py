@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
 from gradlint.rules._optimizer import NOT_GIVEN, steps
-from gradlint.rules._updates import median_updates, warming_up
+from gradlint.rules._updates import (
+    USUAL_RATE,
+    below_rounding,
+    expected_update,
+    median_updates,
+    warming_up,
+)
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -23,8 +29,9 @@ class UpdateTooSmall(Rule):
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags a run in
     which the largest of their medians over at least `min_steps` steps is below `min_ratio`
-    while there is a gradient and the loss keeps its first value within a tenth. Of a watched
-    loop `min_looked_at` steps suffice, taken to the loop's highest learning rate.
+    while there is a gradient and the loss keeps its first value within a tenth. Where no matrix
+    changes at all, learning rate and gradient have to say that rounding undoes the updates. Of
+    a watched loop `min_looked_at` steps suffice, taken to the loop's highest learning rate.
 
     ## Why is this bad?
     At 1e-6 a step it takes a million steps to replace a weight. In half precision such
@@ -70,7 +77,7 @@ class UpdateTooSmall(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if no matrix moves."""
         seen = progress(trace)
-        if not steps(trace) or seen is None or warming_up(trace):
+        if seen is None or warming_up(trace):
             return
         first, late = seen
         norms = trace.of("total_gradient_norm").at("").training
@@ -82,18 +89,23 @@ class UpdateTooSmall(Rule):
             return
         path = max(medians, key=lambda p: medians[p])
         rate = trace.of("learning_rate").at("").training.median
-        if medians[path] == 0 and rate > 0:  # nothing moves at any rate: not the rate's fault
-            return
+        ratio = medians[path]
+        if ratio == 0 and rate > 0:
+            expected = _rounded_away(trace, list(medians))
+            if expected is None:
+                return  # nothing moves at any rate: not the rate's fault
+            ratio = expected
         shown = "" if math.isnan(rate) else f" at a learning rate of {rate:.2g}"
         yield self.finding(
             "",
-            f"no weight matrix changes by more than {medians[path]:.2g} of its size a step{shown} "
+            f"no weight matrix changes by more than {ratio:.2g} of its size a step{shown} "
             f"(limit {self.min_ratio:.2g}); the loss stays at {late:.2g}",
             trace=trace,
             evidence={
-                "ratio": medians[path],
+                "ratio": ratio,
                 "limit": self.min_ratio,
                 "learning_rate": None if math.isnan(rate) else rate,
+                "rate_suffices": rate * self.min_ratio <= ratio * USUAL_RATE,
             },
         )
 
@@ -116,3 +128,16 @@ class UpdateTooSmall(Rule):
         if len(looked) >= self.min_steps or not then:
             return self.min_steps, 1.0
         return self.min_looked_at, max(rates.values()) / statistics.median(then)
+
+
+def _rounded_away(trace: Trace, paths: Sequence[str]) -> float | None:
+    """Return the largest update there would be of single-precision weights without rounding.
+
+    None where one of them has a larger one, or one that is not known. Half precision is
+    another rule's.
+    """
+    facts = [p for p in map(trace.parameters.__getitem__, paths) if p.in_optimizer is not False]
+    if any(p.dtype in ("float16", "bfloat16") or not below_rounding(trace, p) for p in facts):
+        return None
+    expected = [expected_update(trace, p) for p in facts]
+    return max((e for e in expected if e is not None), default=None)

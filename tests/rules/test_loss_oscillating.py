@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -27,6 +28,7 @@ def trace(
     streams: int = 1,
     operations: tuple[Operation, ...] = (),
     watched: bool = True,
+    optimized: bool = True,
 ) -> Trace:
     return trace_of(
         observe("loss", "", losses[:1], kind="model", step=0),
@@ -38,9 +40,14 @@ def trace(
         modules=[ModuleFacts("0", "Linear", 0, 1)],
         parameters=[ParameterFacts("0.weight", (64, 64), module="0", fan_in=64)],
         losses=facts,
-        optimizer=OptimizerFacts("SGD", groups=groups),
+        optimizer=OptimizerFacts("SGD", groups=groups) if optimized else None,
         loop=LoopFacts(steps=len(losses), streams=streams) if watched else None,
     )
+
+
+def among(usual: float, rare: float) -> list[float]:
+    """Sixty steps, and sixty more of which three are unlike the others."""
+    return [1.0, *[usual] * 59, *([usual] * 9 + [rare]) * 3, *[usual] * 30]
 
 
 def severities(observed: Trace) -> list[Severity]:
@@ -86,6 +93,12 @@ def test_swings_under_large_updates_are_judged(losses, ratio, flagged) -> None:
         pytest.param(trace(streams=2), id="two-players"),
         pytest.param(trace(groups=({"maximize": True},)), id="climbing-on-purpose"),
         pytest.param(trace(rates=[0.01 * i for i in range(1, 41)]), id="warm-up"),
+        pytest.param(trace(optimized=False), id="updated-by-hand"),
+        pytest.param(trace([0.0] + [0.0, 3.0, 0.0] * 13), id="a-loss-that-starts-at-zero"),
+        pytest.param(trace([*SWINGING, math.inf]), id="not-finite-is-another-rule-s"),
+        pytest.param(trace(among(0.9, 3.0)), id="three-jumps-in-sixty-steps"),
+        pytest.param(trace(among(3.0, 0.9)), id="three-dips-in-sixty-steps"),
+        pytest.param(trace([1.0] + [0.9] * 29 + [3.0] * 10), id="one-step-up"),
         pytest.param(trace(watched=False), id="check"),
         pytest.param(trace_of(), id="nothing"),
     ],

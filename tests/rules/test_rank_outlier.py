@@ -79,3 +79,34 @@ def test_a_rank_that_did_not_report_is_not_compared() -> None:
     trace = trace_of(command="run", loop=LoopFacts(steps=9, ranks=ranks))
 
     assert judge(trace, [RankOutlier()]).skipped == {"GL902": "one rank alone reported"}
+
+
+@pytest.mark.parametrize("ranks", [None, RankFacts(1, (0,), local={"loss": (1.0,)})])
+def test_a_run_of_one_process_has_no_ranks(ranks: RankFacts | None) -> None:
+    trace = trace_of(command="run", loop=LoopFacts(steps=9, ranks=ranks))
+
+    assert RankOutlier().skip_reason(trace) == "not a distributed run"
+
+
+def test_values_of_other_ranks_than_reported_are_not_compared() -> None:
+    ranks = RankFacts(4, (0, 1, 2, 3), local={"loss": (1.0, 1.0, 30.0)})
+
+    assert findings_of(RankOutlier(), trace_of(loop=LoopFacts(steps=9, ranks=ranks))) == ()
+
+
+def test_gradients_speak_where_no_loss_was_seen() -> None:
+    trace = distributed(1e-3, 1e-3, 5e-2, metric="activation_grad_norm")
+
+    assert len(findings_of(RankOutlier(), trace)) == 1
+
+
+def test_gradients_that_are_zero_everywhere_are_alike() -> None:
+    assert findings_of(RankOutlier(), distributed(1.0, 1.0, activation_grad_norm=(0.0, 0.0))) == ()
+
+
+def test_a_rank_that_gives_nothing_is_called_that() -> None:
+    (found,) = findings_of(RankOutlier(), distributed(1.0, 0.0, 0.9))
+
+    assert found.message == (
+        "loss on rank 1 is zero, unlike that of the other 2 ranks (limit: a factor of 10)"
+    )

@@ -74,6 +74,18 @@ def trace(
         pytest.param(
             trace([1e-8] * 40, optimizer=OptimizerFacts("Adam", probe=True)), False, id="our-own"
         ),
+        pytest.param(trace([1e-8] * 40, losses=[2.0] * 3), False, id="three-losses"),
+        pytest.param(trace([1e-8] * 5, loop=LoopFacts(steps=5)), False, id="a-loop-of-few-steps"),
+        pytest.param(
+            trace([1e-8] * 40, rates=[1e-3] + [1e-7] * 39, loop=LoopFacts(steps=40)),
+            True,
+            id="looked-at-throughout",
+        ),
+        pytest.param(
+            trace([0.0] * 5, rates=[0.0] * 40, loop=LoopFacts(steps=40)),
+            False,
+            id="looked-at-only-where-the-rate-is-zero",
+        ),
         pytest.param(trace_of(), False, id="nothing"),
     ],
 )

@@ -33,6 +33,11 @@ def trace(
     )
 
 
+def without(metric: str, **settings: Any) -> Trace:
+    observed = trace(**settings)
+    return observed.but(observations=tuple(o for o in observed if o.metric != metric))
+
+
 def severities(observed: Trace) -> list[Severity]:
     return [found.severity for found in findings_of(WeightDecayDominates(), observed)]
 
@@ -50,6 +55,14 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(SHRINKING[:8]), False, id="too-few-steps"),
         pytest.param(trace(kind="AdamW", weight_decay=5.0), True, id="decoupled"),
         pytest.param(trace(kind="AdamW", weight_decay=0.01), False, id="decoupled-usual"),
+        pytest.param(trace(kind="AdamW", ratio=9.0), True, id="decoupled-whatever-the-gradient"),
+        pytest.param(
+            trace(kind="Adam", ratio=9.0, decoupled_weight_decay=True),
+            True,
+            id="decoupled-by-option",
+        ),
+        pytest.param(without("gradient_ratio", kind="Adam"), False, id="gradient-not-measured"),
+        pytest.param(trace([0.0, *SHRINKING]), False, id="from-zero"),
         pytest.param(trace(kind="Adam", ratio=0.1), True, id="more-decay-than-gradient"),
         pytest.param(trace(kind="Adam", ratio=9.0), False, id="less-decay-than-gradient"),
         pytest.param(trace(weight_decay=0.0), False, id="none"),
@@ -78,3 +91,15 @@ def test_the_message_says_how_long_a_weight_lives() -> None:
         "decay alone takes a weight away in 2 steps (limit 100): the median weight matrix "
         "shrank to 0.00049 of its norm in 11 steps"
     )
+
+
+def test_an_optimizer_that_decays_nothing_is_skipped() -> None:
+    observed = trace(weight_decay=0.0)
+
+    assert WeightDecayDominates().skip_reason(observed) == "the optimizer decays no weights"
+
+
+def test_weights_that_shrink_without_an_optimizer_are_not_judged() -> None:
+    observed = trace().but(facts=trace_of().facts)
+
+    assert list(WeightDecayDominates().check(observed)) == []
