@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradlint.finding import Finding, Severity
@@ -12,7 +12,8 @@ from gradlint.finding import Finding, Severity
 class Mechanism:
     """How a fault of one of the rules `causes` brings about what the rules `symptoms` see.
 
-    `when(cause, symptom)` tells, where the codes alone do not, whether it did so here.
+    `when(cause, symptom)` tells, where the codes alone do not, whether it did so here. A
+    mechanism that acts `by_updates` explains nothing that stood before the first of them.
     """
 
     name: str
@@ -20,10 +21,13 @@ class Mechanism:
     symptoms: frozenset[str]
     because: str
     when: Callable[[Finding, Finding], bool] | None = None
+    by_updates: bool = False
 
     def leads(self, cause: Finding, symptom: Finding) -> bool:
         """Whether `cause` brings about `symptom` in this way."""
         if cause.code not in self.causes or symptom.code not in self.symptoms:
+            return False
+        if self.by_updates and symptom.step == 0:
             return False
         return self.when is None or self.when(cause, symptom)
 
@@ -38,7 +42,8 @@ class Linked:
     because: str = ""
 
 
-_PROGRESS = "GL206 GL402 GL609 GL610 GL611"
+_STUCK = "GL206 GL609 GL610 GL611"
+_PROGRESS = f"{_STUCK} GL402"
 _SCALE = "GL105 GL203 GL204 GL303 GL304 GL504"
 
 
@@ -48,8 +53,11 @@ def _mechanism(
     symptoms: str,
     because: str,
     when: Callable[[Finding, Finding], bool] | None = None,
+    *,
+    by_updates: bool = False,
 ) -> Mechanism:
-    return Mechanism(name, frozenset(causes.split()), frozenset(symptoms.split()), because, when)
+    codes = frozenset(causes.split()), frozenset(symptoms.split())
+    return Mechanism(name, *codes, because, when, by_updates)
 
 
 def _given_a_constant(cause: Finding, symptom: Finding) -> bool:
@@ -67,7 +75,41 @@ def _holds_nothing(cause: Finding, symptom: Finding) -> bool:
 
 
 def _normalizes(cause: Finding, symptom: Finding) -> bool:
-    return "Norm" in str(cause.evidence.get("kind", ""))
+    """Whether it is a normalization that was switched off; its gradients may be anything."""
+    return "Norm" in str(cause.evidence.get("kind", "")) and _not_the_rate(cause, symptom)
+
+
+def _not_the_rate(cause: Finding, symptom: Finding) -> bool:
+    """Whether steps are long or short by their gradients: the rate alone does not make them."""
+    return not symptom.evidence.get("rate_suffices")
+
+
+def _not_the_rate_alone(cause: Finding, symptom: Finding) -> bool:
+    """The same, but weights that start small are changed much by any rate."""
+    return symptom.code == "GL401" or _not_the_rate(cause, symptom)
+
+
+def _from_the_data(cause: Finding, symptom: Finding) -> bool:
+    """Whether the scale of inputs or targets can have done that.
+
+    It sets the size of the gradient at the output, not how weights make it grow from there.
+    """
+    decades = symptom.evidence.get("decades")
+    if symptom.code == "GL302" and isinstance(decades, Mapping):
+        by_data = {kind: n for kind, n in decades.items() if kind not in ("structural", "weights")}
+        return float(decades.get("weights", 0.0)) < max(by_data.values(), default=0.0)
+    return _not_the_rate(cause, symptom)
+
+
+def _not_before(cause: Finding, symptom: Finding) -> bool:
+    """Whether the cause was there when the symptom was: steps 0 and 1 see the same weights."""
+    return symptom.step is None or (cause.step or 0) <= max(symptom.step, 1)
+
+
+def _given(finding: Finding) -> bool:
+    """Whether it is a setting, or was in the data: nothing in a run brings that about."""
+    in_data = finding.evidence.get("phase") in ("input", "target") and (finding.step or 0) <= 1
+    return bool(finding.evidence.get("maximize")) or in_data
 
 
 MECHANISMS: tuple[Mechanism, ...] = (
@@ -84,12 +126,15 @@ MECHANISMS: tuple[Mechanism, ...] = (
         f"GL201 GL202 GL206 GL302 GL306 GL401 GL501 {_SCALE}",
         "an optimizer told to maximize makes loss and weights grow without bound",
         _maximizes,
+        by_updates=True,
     ),
     _mechanism(
         "piled-up-gradients",
         "GL704",
         f"GL201 GL202 GL302 GL306 GL401 GL403 GL410 GL501 {_SCALE} {_PROGRESS}",
         "gradients that are never cleared pile up: every step follows the sum of all before it",
+        _not_the_rate,
+        by_updates=True,
     ),
     _mechanism(
         "foreign-optimizer",
@@ -97,17 +142,31 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL302 GL303 GL304 GL306 GL704 GL705",
         "an optimizer of other parameters does not clear the model's gradients",
         _holds_nothing,
+        by_updates=True,
     ),
     _mechanism(
         "cleared-gradients",
         "GL705",
         "GL102 GL301 GL303 GL304 GL406 GL408 GL502",
         "an optimizer that sees no gradient moves by momentum and decay alone",
+        by_updates=True,
     ),
     _mechanism(
-        "no-gradient",
-        "GL701 GL702 GL703 GL707 GL708 GL709 GL712 GL705 GL704",
-        f"GL001 GL303 GL406 GL701 GL702 GL712 {_PROGRESS}",
+        "no-update",
+        "GL703 GL705 GL707 GL708",
+        f"GL001 GL303 GL406 GL701 {_PROGRESS}",
+        "where no gradient arrives at a step, or no step is made, nothing learns",
+    ),
+    _mechanism(
+        "held-by-none",
+        "GL703 GL707",
+        "GL702",
+        "parameters are in no optimizer if that holds others, or was not seen to step",
+    ),
+    _mechanism(
+        "part-left-out",
+        "GL701 GL702 GL709 GL712",
+        f"GL001 GL303 GL406 {_STUCK}",
         "what gets no gradient, or no update, does not learn",
     ),
     _mechanism(
@@ -115,54 +174,63 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL606",
         f"GL104 GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL615 {_SCALE} {_PROGRESS}",
         "large inputs make large pre-activations, which saturate, die or overflow",
+        _from_the_data,
     ),
     _mechanism(
         "target-scale",
         "GL615 GL605",
         f"GL302 GL306 GL401 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
         "targets far from the output make a large loss and large gradients",
+        _from_the_data,
     ),
     _mechanism(
         "wrong-loss",
         "GL601 GL602 GL603 GL604 GL605",
         f"GL105 GL201 GL202 GL301 GL303 GL304 GL501 GL603 {_PROGRESS}",
         "a loss that gets what it does not expect has a small or a wrong gradient",
+        _not_the_rate,
     ),
     _mechanism(
         "symmetry",
         "GL102",
         f"GL101 GL103 GL111 GL201 GL301 GL501 {_SCALE} {_PROGRESS}",
         "identical units get identical gradients and stay one unit",
+        _not_the_rate,
     ),
     _mechanism(
         "initialization",
         "GL101 GL108",
         f"GL103 GL104 GL106 GL107 GL201 GL202 GL301 GL302 GL401 GL501 {_SCALE} {_PROGRESS}",
         "a weight scale that does not keep the signal's size changes it at every layer",
+        _not_the_rate_alone,
     ),
     _mechanism(
         "bias",
         "GL111",
         f"GL201 GL202 GL301 {_SCALE} {_PROGRESS}",
         "a large bias pushes units onto the flat part of their activation",
+        _not_the_rate,
     ),
     _mechanism(
         "small-signal",
         "GL103",
         f"GL301 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
         "a signal that has vanished carries no information and no gradient",
+        _not_the_rate,
     ),
     _mechanism(
         "large-signal",
         "GL104 GL106",
         f"GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL603 GL606 GL615 {_SCALE} {_PROGRESS}",
         "a signal that grows with depth saturates, overflows and makes large gradients",
+        _not_the_rate,
     ),
     _mechanism(
         "normalization",
         "GL801 GL802 GL809 GL109 GL113 GL808",
         f"GL201 GL301 GL302 {_SCALE} {_PROGRESS}",
         "what is normalized over too little, or over the wrong axis, is a constant",
+        _not_the_rate,
     ),
     _mechanism(
         "evaluation-mode",
@@ -174,7 +242,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "mixed-samples",
         "GL608",
-        _PROGRESS,
+        _STUCK,
         "an output made from other samples has little to do with its own target",
     ),
     _mechanism(
@@ -182,30 +250,35 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL107",
         f"GL205 GL301 {_SCALE} {_PROGRESS}",
         "a softmax that is one-hot passes next to no gradient to queries and keys",
+        _not_the_rate,
     ),
     _mechanism(
         "flat-activation",
         "GL202 GL201",
         f"GL203 GL204 GL301 GL303 GL304 {_PROGRESS}",
         "the derivative is zero where the activation is flat",
+        _not_the_rate,
     ),
     _mechanism(
         "weight-decay",
         "GL408",
         f"GL201 GL202 GL301 GL302 GL401 {_SCALE} {_PROGRESS}",
         "weights that decay faster than they learn shrink until the output is a constant",
+        by_updates=True,
     ),
     _mechanism(
         "clipped-scale",
         "GL405",
         "GL402 GL403 GL404 GL409 GL609 GL611",
         "a limit that sees the loss scale cuts every gradient to next to nothing",
+        _not_the_rate,
     ),
     _mechanism(
         "choking",
         "GL403 GL404",
         "GL402 GL609 GL611",
         "gradients cut far below their size make steps that move nothing",
+        _not_the_rate,
     ),
     _mechanism(
         "schedule",
@@ -218,6 +291,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL401",
         f"GL201 GL202 GL301 GL302 GL306 GL407 GL409 GL410 GL501 {_SCALE} {_PROGRESS}",
         "steps too long make weights grow, units die and the loss rise",
+        by_updates=True,
     ),
     _mechanism(
         "depth",
@@ -230,18 +304,21 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL301 GL305",
         f"GL304 GL303 {_PROGRESS}",
         "layers without gradient do not learn",
+        _not_the_rate,
     ),
     _mechanism(
         "large-gradient",
         "GL302",
         f"GL306 GL401 GL501 {_SCALE} {_PROGRESS}",
         "large gradients make large steps, and in the end numbers that are not finite",
+        _not_the_rate,
     ),
     _mechanism(
         "non-finite",
         "GL501",
         f"GL102 GL201 GL202 GL301 GL302 GL306 {_SCALE} {_PROGRESS}",
         "every number computed from NaN is NaN",
+        _not_before,
     ),
     _mechanism(
         "unchanged-weights",
@@ -254,6 +331,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL504",
         "GL201 GL202 GL302 GL306 GL501 GL609 GL610",
         "weights that grow without bound make activations and gradients grow with them",
+        by_updates=True,
     ),
     _mechanism(
         "skipping",
@@ -300,7 +378,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "outweighed-term",
         "GL614",
-        f"GL303 {_PROGRESS}",
+        f"GL303 {_STUCK}",
         "layers that learn for one term alone do not learn for the other",
     ),
     _mechanism(
@@ -396,6 +474,8 @@ def _parent(
     rules that explain each other is settled by rank.
     """
     symptom = ranked[index]
+    if _given(symptom):
+        return None
     for mechanism in mechanisms:
         for other, cause in enumerate(ranked):
             if cause.code == symptom.code or not mechanism.leads(cause, symptom):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 
+from gradlint.rules._optimizer import given
+from gradlint.rules._scale_free import divides_scale_out
 from gradlint.trace import ParameterFacts, Trace
+
+USUAL_RATE = 1e-3
+"""The learning rate of torch.optim.Adam, AdamW and SGD where none is given."""
+
+HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+"""Largest relative change that rounding to the nearest number can undo."""
 
 
 def matrices(trace: Trace) -> list[ParameterFacts]:
@@ -35,6 +43,35 @@ def median_updates(trace: Trace, since: int, min_steps: int) -> dict[str, float]
         if len(seen) >= min_steps:
             medians[parameter.path] = statistics.median(seen)
     return medians
+
+
+def expected_update(trace: Trace, parameter: ParameterFacts) -> float | None:
+    """Return the update-to-weight ratio that gradient and learning rate make; None if unknown."""
+    optimizer = given(trace)
+    rates = [o.value for o in trace.of("learning_rate").at("") if o.value > 0]
+    rates += [r for r in (optimizer.learning_rates if optimizer else ()) if r > 0]
+    norm = trace.of("weight_norm").at(parameter.path).median
+    gradient = trace.of("gradient_norm").at(parameter.path).training.median
+    if not rates or not norm > 0:
+        return None
+    if optimizer is not None and divides_scale_out(optimizer):
+        entries = math.sqrt(parameter.numel)
+        if gradient < 1e-6 * entries:
+            return None  # near the optimizer's own eps: its update is not known
+        return min(rates) * entries / norm
+    return min(rates) * gradient / norm
+
+
+def below_rounding(trace: Trace, parameter: ParameterFacts) -> bool:
+    """Whether the update that is to be expected is lost in the rounding of the weights.
+
+    If all entries' updates are below half a unit in the last place, so is the ratio of the
+    norms; a factor of 10 is left for momentum and schedules.
+    """
+    if not trace.of("weight_norm").at(parameter.path).median > 0:
+        return False  # zero has no rounding: the smallest update shows
+    expected = expected_update(trace, parameter)
+    return expected is None or expected < 10 * HALF_ULP.get(parameter.dtype, 2.0**-24)
 
 
 def warming_up(trace: Trace) -> bool:

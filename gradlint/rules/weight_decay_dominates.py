@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import progress
 from gradlint.rules._optimizer import NOT_GIVEN, given, rescales
-from gradlint.rules._updates import matrices
+from gradlint.rules._updates import USUAL_RATE, matrices
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
 
@@ -24,7 +24,9 @@ class WeightDecayDominates(Rule):
     Takes the time, in steps, in which decay alone would take most of a weight away:
     1 / (learning rate · weight decay), with momentum counted in. Flags a run in which it is
     below `min_lifetime` steps and most weight matrices did shrink, to less than `max_rest` of
-    their norm. Under an optimizer that rescales decay together with the gradient (Adam with
+    their norm; below a tenth of `min_lifetime`, where decay alone changes a weight by more than
+    a tenth a step, and would dominate at a usual rate as well, weights that started small need
+    not have shrunk. Under an optimizer that rescales decay together with the gradient (Adam with
     weight_decay) it compares the decay term with the gradient instead. An error where the
     loss stayed above `min_progress` of its first value. At least `min_steps` are needed.
 
@@ -57,6 +59,8 @@ class WeightDecayDominates(Rule):
       size": the lifetime 1/(ηλ) should be of the order of epochs
     - Usual settings are far away: SGD at 0.1 with momentum 0.9 and decay 5e-4 lives 2000
       steps, AdamW at 1e-3 and 0.01 100 000, grokking's 1e-3 and 1.0 1000. 100 is our choice.
+    - Xie & Li (2024), "Implicit bias of AdamW: ℓ∞-norm constrained optimization": no weight
+      gets larger than 1/λ, whatever the rate; a tenth a step is the limit of update-too-large
     """
 
     code: ClassVar = "GL408"
@@ -87,18 +91,21 @@ class WeightDecayDominates(Rule):
         if optimizer is None or not rests:
             return
         rest = statistics.median(rests.values())
-        if not rest < self.max_rest:
-            return
         group = max(optimizer.groups, key=lambda g: float(g.get("weight_decay", 0)))
         decay, rate = float(group.get("weight_decay", 0)), _rate(trace, group)
         coupled = rescales(trace) and not _decoupled(optimizer.kind, group)
+        lifetime = _lifetime(rate, decay, float(group.get("momentum", 0) or 0))
+        at_once = not coupled and lifetime < self.min_lifetime / 10
+        if not rest < self.max_rest and not (
+            at_once and _lifetime(USUAL_RATE, decay, 0.0) < self.min_lifetime
+        ):
+            return
         if coupled:
             share = _gradient_share(trace, list(rests))
             if share is None or not decay > share:
                 return
             says = f"decay adds {decay:.2g} of each weight to a gradient of {share:.2g} of it"
         else:
-            lifetime = _lifetime(rate, decay, float(group.get("momentum", 0) or 0))
             if not lifetime < self.min_lifetime:
                 return
             says = f"decay alone takes a weight away in {lifetime:.2g} steps (limit "
@@ -108,7 +115,7 @@ class WeightDecayDominates(Rule):
         steps = max(trace.of("weight_norm").training.steps)
         yield self.finding(
             "",
-            f"{says}: the median weight matrix shrank to {rest:.2g} of its norm in {steps} steps",
+            f"{says}: the median weight matrix has {rest:.2g} of its norm after {steps} steps",
             trace=trace,
             severity=Severity.ERROR if stuck else Severity.WARNING,
             evidence={"weight_decay": decay, "learning_rate": rate, "rest": rest},

@@ -10,12 +10,9 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import NO_LOOP, keeps
 from gradlint.rules._optimizer import NOT_GIVEN, given
-from gradlint.rules._scale_free import divides_scale_out
+from gradlint.rules._updates import HALF_ULP, below_rounding
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
-
-_HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
-"""Largest relative change that rounding to the nearest number can undo."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class WeightsUnchanged(Rule):
             yield from self._by_hand(trace)
             return
         still = {p.path: n for p in trace.parameters.values() if (n := self._still(trace, p))}
-        rounded = {path for path in still if _below_rounding(trace, trace.parameters[path])}
+        rounded = {path for path in still if below_rounding(trace, trace.parameters[path])}
         trainable = sum(p.numel for p in trace.parameters.values() if p.requires_grad)
         lost = sum(trace.parameters[path].numel for path in rounded)
         most = 2 * lost > trainable
@@ -157,7 +154,7 @@ class WeightsUnchanged(Rule):
             path = parameter.path
             updates = trace.of("update_to_weight_ratio").at(path).training
             expected = rate * _pushed(trace, parameter)
-            lost = expected < 10 * _HALF_ULP.get(parameter.dtype, 2.0**-24)
+            lost = expected < 10 * HALF_ULP.get(parameter.dtype, 2.0**-24)
             if lost or len(updates) < self.min_steps or any(v != 0 for v in updates.values):
                 continue
             if not keeps(trace, path):
@@ -196,26 +193,3 @@ def _pushed(trace: Trace, parameter: ParameterFacts) -> float:
     norm = trace.of("weight_norm").at(parameter.path).median
     gradient = trace.of("gradient_norm").at(parameter.path).training.median
     return gradient / norm if norm > 0 and math.isfinite(gradient) else 0.0
-
-
-def _below_rounding(trace: Trace, parameter: ParameterFacts) -> bool:
-    """Whether the update that is to be expected is lost in the rounding of the weights.
-
-    If all entries' updates are below half a unit in the last place, so is the ratio of the
-    norms; a factor of 10 is left for momentum and schedules.
-    """
-    optimizer = given(trace)
-    rates = [o.value for o in trace.of("learning_rate").at("") if o.value > 0]
-    rate = min([r for r in (optimizer.learning_rates if optimizer else ()) if r > 0] + rates)
-    norm = trace.of("weight_norm").at(parameter.path).median
-    gradient = trace.of("gradient_norm").at(parameter.path).training.median
-    if not norm > 0:
-        return False  # zero has no rounding: the smallest update shows
-    entries = math.sqrt(parameter.numel)
-    if optimizer is not None and divides_scale_out(optimizer):
-        if gradient < 1e-6 * entries:
-            return True  # near the optimizer's own eps: its update is not known
-        expected = rate * entries / norm
-    else:
-        expected = rate * gradient / norm
-    return expected < 10 * _HALF_ULP.get(parameter.dtype, 2.0**-24)

@@ -89,7 +89,7 @@ def test_the_message_says_how_long_a_weight_lives() -> None:
 
     assert found.message == (
         "decay alone takes a weight away in 2 steps (limit 100): the median weight matrix "
-        "shrank to 0.00049 of its norm in 11 steps"
+        "has 0.00049 of its norm after 11 steps"
     )
 
 
