@@ -16,8 +16,6 @@ def starved(trace: Trace) -> tuple[Operation, list[ParameterFacts]] | None:
     whenever one was observed. A straight-through estimator leads around its step.
     """
     blockers = trace.graph.of_kind(*STEPS)
-    if not blockers:
-        return None
     gradients = trace.of("gradient_norm")
     found = [
         parameter

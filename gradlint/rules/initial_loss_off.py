@@ -111,9 +111,10 @@ def _only_loss(trace: Trace) -> LossFacts | None:
     """Return the facts of the loss if it is the whole loss, a mean over the batch."""
     found = [facts for facts in trace.facts.losses if facts.step == 0]
     places = {facts.operation for facts in found}
-    if len(places) != 1 or found[0].operation is None or found[0].reduction != "mean":
+    if len(places) != 1 or found[0].reduction != "mean":
         return None
-    operation = trace.graph.by_id.get(found[0].operation)
+    place = found[0].operation
+    operation = trace.graph.by_id.get(place) if place is not None else None
     if operation is None:
         return None
     # A squared error by hand is a difference, its square and its mean.

@@ -72,6 +72,7 @@ def test_flags_a_cross_entropy_far_above_chance(losses: list[float], flagged: bo
         pytest.param(99.0, {"synthesized": True}, False, id="made-up-batch"),
         pytest.param(99.0, {"pretrained": True}, False, id="loaded-weights"),
         pytest.param(99.0, {"operation": None}, False, id="no-operation"),
+        pytest.param(99.0, {"operation": 99}, False, id="operation-not-in-the-graph"),
         pytest.param(99.0, {"step": 3}, False, id="a-later-loss"),
     ],
 )
@@ -126,6 +127,7 @@ def judged_behind(*kinds: str, in_loss: bool = False) -> Trace:
         pytest.param(judged_behind("matmul"), True, id="adjacency-matrix"),
         pytest.param(judged_behind("scale", in_loss=True), True, id="temperature"),
         pytest.param(judged_behind("cdist", "pow", "neg"), False, id="distances"),
+        pytest.param(judged_behind("cdist"), False, id="distances-of-a-layer's-outputs"),
         pytest.param(judged_behind("cdist", "pow", "neg", in_loss=True), False, id="to-prototypes"),
         pytest.param(judged_behind("div", "linear", "scale"), False, id="cosine"),
         pytest.param(judged_behind("div", "matmul", "scale"), False, id="cosine-of-two"),
@@ -164,3 +166,7 @@ def test_the_message_names_loss_and_chance() -> None:
         "loss is 27 at step 0, before any training, where chance is 2.3 (ln 10; limit 6.6)"
     )
     assert found.module == ""
+
+
+def test_a_loss_that_was_not_measured_at_the_start_is_silent() -> None:
+    assert list(InitialLossOff().check(start([]))) == []

@@ -351,3 +351,51 @@ def test_a_model_found_while_it_ran_comes_before_what_reads_it() -> None:
     )
 
     assert severities(watched(trace)) == [(Severity.ERROR, "encoder")]
+
+
+def test_a_part_that_did_not_run_is_not_what_the_reader_reads() -> None:
+    trace = network(
+        [module("expert", -1, 16, 32, calls=0), module("head", 1, 32, 5)],
+        [*weights("expert", 16, 32, lost=True), *weights("head", 32, 5)],
+    )
+
+    (found,) = findings_of(MissingGradient(), trace)
+
+    assert found.severity is Severity.NOTE
+    assert found.message.endswith("the module was not called")
+
+
+def test_a_reader_whose_input_is_not_known_proves_no_cut() -> None:
+    head = module("head", 1, 32, 5, input_shape=None)
+
+    trace = network([module("encoder", 0, 16, 32), head], list(CUT.parameters.values()))
+
+    assert severities(trace) == [(Severity.NOTE, "encoder")]
+
+
+TWO = {"optimizers": ("Adam", "Adam")}
+
+
+def test_an_unused_part_of_a_model_is_not_stepped_in_vain() -> None:
+    trace = network(
+        [module("body", 0, 16, 32), module("pooler", 1, 32, 32), module("head", 2, 32, 5)],
+        [*weights("body", 16, 32), *weights("pooler", 32, 32, lost=True), *weights("head", 32, 5)],
+    )
+
+    assert severities(watched(trace, **TWO)) == [(Severity.NOTE, "pooler")]
+
+
+def test_a_model_that_never_ran_is_not_stepped_in_vain() -> None:
+    trace = trace_of(
+        modules=[
+            ModuleFacts("", "models", leaf=False),
+            ModuleFacts("spare", "Net", calls=0, leaf=False),
+            module("spare.fc", -1, 16, 4, calls=0),
+            ModuleFacts("net", "Net", 1, 1, leaf=False),
+            module("net.fc", 0, 16, 5),
+        ],
+        parameters=[*weights("spare.fc", 16, 4, lost=True), *weights("net.fc", 16, 5)],
+        inputs=(BATCH,),
+    )
+
+    assert severities(watched(trace, **TWO)) == [(Severity.NOTE, "spare")]
