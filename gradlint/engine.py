@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -67,6 +68,8 @@ class Observer:
         self.calls = Calls()
         self.outputs: Any = None
         self.captured: CapturedGraph | None = None
+        self._model_inputs: list[tuple[weakref.ref[Tensor], int | None]] = []
+        """The tensors that the model was called on, and how often they had been written to."""
         self._step = 0
         self._pending: list[tuple[str, Site, int, Tensor]] = []
         self.recorder: GainRecorder | None = None
@@ -197,7 +200,22 @@ class Observer:
         # Noted before the module runs: a batch too small for it is a fact it dies of.
         given = [t for _, t in named_tensors(inputs, "input")]
         shape = tuple(given[0].shape) if given else None
-        self.facts_of_modules[path] = replace(facts, training=module.training, input_shape=shape)
+        if path in self.roots:
+            self._model_inputs = [(weakref.ref(t), _version(t)) for t in given]
+        raw = bool(given) and self._is_given(given[0])
+        self.facts_of_modules[path] = replace(
+            facts, training=module.training, input_shape=shape, input_given=raw
+        )
+
+    def _is_given(self, tensor: Tensor) -> bool:
+        """Whether it is what the model was called on, or all of it in another shape, as it was."""
+        for ref, version in self._model_inputs:
+            known = ref()
+            if known is None or known.numel() != tensor.numel() or _version(known) != version:
+                continue
+            if known is tensor or _whole(known) is _whole(tensor):
+                return True
+        return False
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Measure what a module returned (called by its hook)."""
@@ -394,3 +412,13 @@ class Observer:
             graph=self.graph,
             facts=replace(facts, events=(*facts.events, *self.events), flows=tuple(self.flows)),
         )
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Return how often a tensor was written to; inference tensors do not count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return the tensor of which this one is a view, or itself."""
+    return tensor if tensor._base is None else tensor._base

@@ -29,6 +29,8 @@ class ModuleFacts:
     options: Mapping[str, Any] = field(default_factory=dict)
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+    input_given: bool = False
+    """Whether its first input is one of the model's own, all of it and as it is."""
     source: Source | None = None
     ours: bool = False
     """Whether the class is defined in the user's own code."""

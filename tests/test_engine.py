@@ -696,6 +696,36 @@ def test_inputs_by_keyword_alone_are_known() -> None:
     assert value(observer, "activation_grad_norm", "fc") > 0
 
 
+@pytest.mark.parametrize(
+    ("prepare", "given"),
+    [
+        pytest.param(lambda x: x, True, id="as-it-is"),
+        pytest.param(lambda x: x.view(4, 12), True, id="in-another-shape"),
+        pytest.param(lambda x: x[:, :3], False, id="a-part"),
+        pytest.param(lambda x: x / 255, False, id="scaled"),
+        pytest.param(lambda x: x.clone(), False, id="copied"),
+        pytest.param(lambda x: x.div_(255), False, id="scaled-in-place"),
+    ],
+)
+def test_a_layer_that_is_given_the_model_s_input_as_it_is_is_known(prepare, given) -> None:
+    class Prepared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.LazyLinear(6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(prepare(x)))
+
+    model = Prepared()
+    model(batch())
+    whole = torch.randn(16, 6)
+    for inputs in (batch(), whole[8:]):
+        observer = observed(model, lambda m, inputs=inputs: m(inputs).square().mean())
+
+        assert observer.facts_of_modules["first"].input_given is given
+        assert observer.facts_of_modules["second"].input_given is False
+
+
 def test_a_shared_layer_has_a_value_for_each_use_and_one_gradient() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
