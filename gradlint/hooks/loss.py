@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
+from gradlint.hooks.differences import compared
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.tensor_facts import number, tensor_facts
 from gradlint.trace import LossFacts, TensorFacts
@@ -137,7 +138,7 @@ def from_graph(
         for facts in [_from_operation(captured, op, outputs)]
         if facts is not None
     ]
-    return found or _by_hand(captured.graph, outputs, targets)
+    return found or _by_hand(captured, outputs, targets)
 
 
 def _from_operation(
@@ -176,22 +177,35 @@ def _normalized(entered: Tensor | None) -> bool:
     return low is None or high is None or not (low < 0.9 or high > 1.1)
 
 
-def _by_hand(graph: Graph, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[LossFacts]:
+def _by_hand(
+    captured: CapturedGraph, outputs: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[LossFacts]:
     """Recognize a difference that is squared or whose size is taken, and soft cross-entropy."""
+    graph = captured.graph
     for op in graph:
         if not op.in_loss:
             continue
         reduction = _reduction(graph, op)
-        if op.kind in ("sub", "shift") and len(outputs) == 1 and len(targets) == 1:
+        if op.kind in ("sub", "shift") and op.missing:
             following = graph.ahead(op, lambda o: o.kind in STRUCTURAL)
             kinds = {o.kind for o in following}
             kind = "mse" if kinds & {"pow", "square"} else "l1" if "abs" in kinds else None
-            if kind is not None and op.missing:
-                return [_facts(kind, reduction, outputs[0], targets[0], op)]
+            pair = _pair(captured, op, outputs, targets) if kind is not None else None
+            if kind is not None and pair is not None:
+                return [_facts(kind, reduction, *pair, op)]
         if op.kind == "log_softmax" and outputs:
             target = targets[0] if len(targets) == 1 else None
             return [_facts("cross_entropy", reduction, outputs[0], target, op)]
     return []
+
+
+def _pair(
+    captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor], targets: Sequence[Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """Return what a difference compares: what the caller knows of it, or what the graph does."""
+    if targets:
+        return (outputs[0], targets[0]) if len(outputs) == len(targets) == 1 else None
+    return compared(captured, op, outputs)
 
 
 def _facts(

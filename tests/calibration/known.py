@@ -59,9 +59,6 @@ WHY: dict[str, dict[str, str]] = {
     "batch-and-time-swapped": {
         "": "rows handed to a recurrent layer as one sequence may be frames of a video (GL608)",
     },
-    "relu-forecast-of-signed-series": {
-        "run": "autograd keeps no targets of an L1 loss: a watched loop does not know their range",
-    },
     "divergence-times-a-hundred": {
         "run": "the terms of a loss are weighed by trials, which only check makes",
     },
