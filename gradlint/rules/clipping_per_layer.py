@@ -13,7 +13,7 @@ from gradlint.rules._loop import NO_LOOP
 from gradlint.rules._losses import progress
 from gradlint.rules._series import NO_CLIPPING, clippings, points
 from gradlint.rules.base import Rule
-from gradlint.trace import ClippingFacts, Trace
+from gradlint.trace import ClippingFacts, LoopFacts, Trace
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,12 @@ class ClippingPerLayer(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if clipping is not by the global norm."""
-        clipping = trace.facts.loop.clipping if trace.facts.loop is not None else None
-        if clipping is None or clipping.limit == math.inf:
+        loop = trace.facts.loop
+        if loop is None or loop.clipping is None or loop.clipping.limit == math.inf:
             return
+        clipping = loop.clipping
         if clipping.kind == "value":
-            yield self._by_value(trace, clipping)
+            yield self._by_value(trace, clipping, _left(trace, loop))
         elif clipping.kind == "norm" and clipping.tensors == 1:
             yield from self._by_tensor(trace, clipping)
 
@@ -117,8 +118,7 @@ class ClippingPerLayer(Rule):
             },
         )
 
-    def _by_value(self, trace: Trace, clipping: ClippingFacts) -> Finding:
-        left = _left(trace)
+    def _by_value(self, trace: Trace, clipping: ClippingFacts, left: float) -> Finding:
         seen = progress(trace)
         learns = seen is not None and seen[1] <= 0.5 * seen[0]
         hard = left < self.min_left and not learns
@@ -136,10 +136,9 @@ class ClippingPerLayer(Rule):
         )
 
 
-def _left(trace: Trace) -> float:
+def _left(trace: Trace, loop: LoopFacts) -> float:
     """Median share of the norm after backward that reached the optimizer; NaN if unknown."""
-    loop = trace.facts.loop
-    if loop is None or loop.scaler is not None or loop.scale_unknown:
+    if loop.scaler is not None or loop.scale_unknown:
         return math.nan
     before = dict(points(trace, "backward_gradient_norm"))
     after = points(trace, "total_gradient_norm")

@@ -92,7 +92,7 @@ class ClippingTooOften(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if most steps were clipped."""
         clipped = clippings(trace)
-        if trace.facts.loop is None or len(clipped) < self.min_steps:
+        if len(clipped) < self.min_steps:
             return
         share = sum(norm > limit for _, norm, limit in clipped) / len(clipped)
         if share <= self.max_share:
@@ -130,7 +130,7 @@ class ClippingTooOften(Rule):
         hard = sum(norm > self.max_excess * limit for _, norm, limit in clipped)
         if hard < 0.9 * len(clipped) or given(trace) is None or rescales(trace):
             return False
-        if trace.facts.pretrained or math.isnan(ratio):
+        if trace.facts.pretrained:
             return False
         seen = progress(trace)
         if seen is None or seen[0] <= 0:

@@ -87,8 +87,6 @@ class ExplodingSignal(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each chain along which the signal explodes."""
         for chain in chains(trace.graph):
-            if len(chain) < self.min_layers:
-                break
             points = signal(trace, chain)
             trend = trend_of([rms for _, rms in points], growing=True)
             if trend is None or trend.sharing < self.min_layers - 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._losses import noise, progress
+from gradlint.rules._losses import noise
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -117,7 +117,7 @@ class GradientNoise(Rule):
 def _stays(trace: Trace) -> bool:
     """Whether the loss has not fallen by more than its own noise."""
     values = [v for v in trace.of("loss").at("").training.values if math.isfinite(v)]
-    if progress(trace) is None or len(values) < 8:
+    if len(values) < 8:
         return False
     quarter = max(4, len(values) // 4)
     before, after = values[:quarter], values[-quarter:]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import NORMALIZATIONS, WEIGHTED
+from gradlint.graph import NORMALIZATIONS, WEIGHTED, Operation
 from gradlint.rules._chains import initial_value, why_not_initial
 from gradlint.rules.base import Rule
 from gradlint.trace import Site, Trace
@@ -118,18 +118,13 @@ def _is_scaled(trace: Trace, site: Site) -> bool:
     """Whether the scores of an attention are made smaller, by a constant or by a parameter."""
     graph = trace.graph
     for op in graph.of_kind("softmax"):
-        if op.site != site.path:
-            continue
-        reached, stack = {op.id}, [op]
-        while stack:
-            for before in graph.inputs_of(stack.pop()):
-                if before.id in reached or before.kind in WEIGHTED:
-                    continue
-                if before.kind == "scale" and before.attributes.get("scalar", 0.0) < 1:
-                    return True
-                if before.kind in NORMALIZATIONS | {"parameter_mul", "div"}:
-                    return True
-                reached.add(before.id)
-                stack.append(before)
-        return False
+        if op.site == site.path:
+            ends = graph.behind(op, lambda o: o.kind not in WEIGHTED and not _shrinks(o))
+            return any(_shrinks(o) for o in ends)
     return True  # fused kernels scale by themselves
+
+
+def _shrinks(op: Operation) -> bool:
+    if op.kind == "scale":
+        return bool(op.attributes.get("scalar", 0.0) < 1)
+    return op.kind in NORMALIZATIONS | {"parameter_mul", "div"}

@@ -48,13 +48,16 @@ def test_clipping_of_scaled_gradients_is_an_error(observed) -> None:
         pytest.param(trace(scaler=ScalerFacts(1.0, 1.0)), id="a-scale-of-one"),
         pytest.param(trace(scaler=None), id="no-scaler"),
         pytest.param(trace(limit=math.inf), id="measured-only"),
+        pytest.param(
+            trace(limit=math.inf, scaler=ScalerFacts(4.0, 4.0)), id="measured-under-a-small-scale"
+        ),
         pytest.param(trace(limit=32768.0), id="a-limit-times-the-scale"),
         pytest.param(trace_of(loop=LoopFacts(scaler=SCALER)), id="no-clipping"),
         pytest.param(trace_of(), id="nothing"),
     ],
 )
 def test_healthy_loops_are_silent(observed) -> None:
-    assert findings_of(ClippedBeforeUnscale(), observed) == ()
+    assert list(ClippedBeforeUnscale().check(observed)) == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def trace(
     left: float | None = None,
     fell: bool = False,
     scaler: ScalerFacts | None = None,
+    scale_unknown: bool = False,
 ) -> Trace:
     limit = clipping.limit if clipping is not None else math.nan
     losses = [2.3] + [1.0 if fell else 2.2] * 40
@@ -31,7 +32,7 @@ def trace(
         observe("loss", "", losses[:1], kind="model", step=0),
         observe("loss", "", losses[1:], kind="model"),
         parameters=[ParameterFacts(f"{i}.weight", (4, 4), module=str(i)) for i in range(tensors)],
-        loop=LoopFacts(steps=40, clipping=clipping, scaler=scaler),
+        loop=LoopFacts(steps=40, clipping=clipping, scaler=scaler, scale_unknown=scale_unknown),
     )
 
 
@@ -61,6 +62,9 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(value(), left=0.1), [NOTE], id="by-value-and-exactly-a-tenth"),
         pytest.param(trace(value(), left=0.05, fell=True), [NOTE], id="by-value-and-it-learns"),
         pytest.param(
+            trace(value(), left=0.05, scale_unknown=True), [NOTE], id="a-scale-nobody-told-of"
+        ),
+        pytest.param(
             trace(value(), left=0.05, scaler=ScalerFacts(65536, 65536)), [NOTE], id="scaled-norms"
         ),
     ],
@@ -76,6 +80,7 @@ def test_what_is_clipped_together_is_judged(observed, expected) -> None:
         pytest.param(trace(norm(2, tensors=3)), id="two-models-or-groups"),
         pytest.param(trace(norm(1)), id="one-tensor-of-many"),
         pytest.param(trace(norm(2), tensors=2), id="a-model-of-two-tensors"),
+        pytest.param(trace(norm(4), tensors=2), id="two-tensors-and-two-backwards-a-step"),
         pytest.param(trace(norm(6, limit=math.inf)), id="measured-only"),
         pytest.param(trace(value(math.inf)), id="by-value-and-nothing-cut"),
         pytest.param(trace(ClippingFacts("by-hand", steps=20)), id="by-hand"),
@@ -84,7 +89,7 @@ def test_what_is_clipped_together_is_judged(observed, expected) -> None:
     ],
 )
 def test_healthy_clipping_is_silent(observed) -> None:
-    assert severities(observed) == []
+    assert list(ClippingPerLayer().check(observed)) == []
 
 
 def test_it_says_why_it_is_skipped() -> None:

@@ -32,6 +32,7 @@ def trace(
     pretrained: bool = False,
     clipping: ClippingFacts | None = BY_NORM,
     watched: bool = True,
+    optimized: bool = True,
 ) -> Trace:
     return trace_of(
         observe("norm_before_clipping", "", norms, kind="model"),
@@ -42,7 +43,7 @@ def trace(
         observe("loss", "", losses, kind="model"),
         modules=[ModuleFacts("0", "Linear", 0, 1)],
         parameters=[ParameterFacts("0.weight", (64, 64), module="0", fan_in=64)],
-        optimizer=OptimizerFacts(kind),
+        optimizer=OptimizerFacts(kind) if optimized else None,
         pretrained=pretrained,
         loop=LoopFacts(steps=len(norms), clipping=clipping) if watched else None,
     )
@@ -85,6 +86,10 @@ def test_the_share_of_steps_that_were_cut_is_judged(norms, expected) -> None:
         pytest.param({"ratio": 9e-6, "limit": 2.0}, NOTE, id="exactly-a-hundredfold"),
         pytest.param({"ratio": 9e-6, "losses": []}, WARNING, id="loss-unknown-tiny"),
         pytest.param({"ratio": 1e-4, "losses": []}, NOTE, id="loss-unknown-low"),
+        pytest.param({"ratio": 1e-4, "losses": [0.0] * 40}, NOTE, id="a-loss-of-zero-low"),
+        pytest.param({"ratio": 1e-4, "losses": [-2.3] * 40}, NOTE, id="a-loss-below-zero-low"),
+        pytest.param({"ratio": 9e-6, "losses": [-2.3] * 40}, WARNING, id="a-loss-below-zero-tiny"),
+        pytest.param({"ratio": 9e-6, "optimized": False}, NOTE, id="updates-by-hand"),
     ],
 )
 def test_it_is_a_warning_only_where_clipping_stops_the_training(changes, expected) -> None:

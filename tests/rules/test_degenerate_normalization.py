@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gradlint.finding import Severity
@@ -69,3 +72,29 @@ def test_the_message_names_the_input() -> None:
     assert found.message == (
         "LayerNorm normalizes over 1 value (input (8, 1)): its output does not vary"
     )
+
+
+CONSTANT = observe("activation_std", "0", [0.0] * 6, start=0)
+LINEAR, NORMALIZED = chain("linear", "layer_norm")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"inputs": ()}, {"inputs": (0, 0)}, {"in_loss": True}],
+    ids=["of-the-batch-itself", "by-a-learned-mean", "of-the-loss"],
+)
+def test_what_normalizes_something_else_is_silent(changes: dict[str, Any]) -> None:
+    trace = trace_of(CONSTANT, operations=(LINEAR, replace(NORMALIZED, **changes)))
+
+    assert findings_of(DegenerateNormalization(), trace) == ()
+
+
+def test_what_is_said_of_the_shape_is_not_said_again_of_the_values() -> None:
+    shape = norm("LayerNorm", (8, 1), normalized_shape=(1,))
+    trace = trace_of(
+        CONSTANT,
+        operations=(LINEAR, replace(NORMALIZED, module="norm")),
+        modules=shape.modules.values(),
+    )
+
+    assert len(list(DegenerateNormalization().check(trace))) == 1

@@ -22,6 +22,11 @@ def deep(values: list[float], between: str = "relu", **facts: object) -> Trace:
     return trace_of(*seen, operations=chain(*kinds), **facts)
 
 
+def stairs(factor: float) -> list[float]:
+    """Four layers in twelve that change the signal."""
+    return [factor ** (i // 3) for i in range(13)]
+
+
 def growing(factor: float, layers: int) -> list[float]:
     return [factor**i for i in range(layers)]
 
@@ -34,7 +39,9 @@ def growing(factor: float, layers: int) -> list[float]:
         pytest.param(growing(2.0, 9), Severity.WARNING, id="two-decades-without-one-layer"),
         pytest.param([*growing(2.0, 9), math.inf], Severity.ERROR, id="overflows-after-growth"),
         pytest.param(growing(10.0, 4), None, id="too-few-layers"),
+        pytest.param(growing(100.0, 4), None, id="few-layers-that-change-much"),
         pytest.param([1.0, 1.0, 1.0, 1.0, 1.0, 1e6], None, id="single-large-layer"),
+        pytest.param(stairs(10.0), None, id="one-layer-in-three"),
         pytest.param([1.0] * 6 + [math.nan], None, id="nan-without-growth"),
         pytest.param([math.nan] * 8, None, id="nan-throughout"),
         pytest.param([1.0] * 50, None, id="level"),

@@ -72,6 +72,12 @@ SECOND = ("second.a.weight", "second.b.weight", "second.c.weight")
         pytest.param(trace("ema_model.0.weight", held=False), [NOTE], id="ema"),
         pytest.param(trace("encoder_k.fc.weight", gradient="missing"), [NOTE], id="moco"),
         pytest.param(
+            trace("codebook.weight", gradient="missing"), [NOTE], id="a-table-in-a-linear-layer"
+        ),
+        pytest.param(
+            trace("flow.matrix", gradient="missing", kind="Actnorm"), [NOTE], id="of-no-layer"
+        ),
+        pytest.param(
             trace("quantizer.codebook", gradient="missing", kind="Quantizer"), [NOTE], id="codebook"
         ),
         pytest.param(

@@ -204,3 +204,29 @@ ALL = trace(frozen=("body", "head"))
 )
 def test_in_a_loop_what_is_frozen_may_serve_something_else(observed, expected) -> None:
     assert severities(observed) == expected
+
+
+def test_a_few_numbers_have_the_spread_of_a_recipe_by_chance() -> None:
+    assert severities(trace(sizes=(16, 4))) == [Severity.ERROR]
+    assert severities(trace(sizes=(15, 4))) == [Severity.NOTE]
+
+
+def test_a_vector_of_the_spread_of_transformers_is_no_fresh_weight() -> None:
+    observed = trace(gain=0.02 * 8)
+    vector = replace(observed.parameters["body.weight"], shape=(4096,))
+
+    kept = observed.but(parameters={**observed.parameters, "body.weight": vector})
+
+    assert severities(kept) == [Severity.NOTE]
+
+
+def test_a_bias_that_starts_at_zero_is_no_adapter() -> None:
+    base = trace(gain=1.0)
+    bias = ParameterFacts("head.bias", (32,), module="head")
+    seen = observe("weight_abs_max", "head.bias", [0.0], step=0, module="head")
+
+    biased = base.but(
+        observations=(*base, *seen), parameters={**base.parameters, "head.bias": bias}
+    )
+
+    assert severities(biased) == [Severity.ERROR]

@@ -31,6 +31,16 @@ def training(
     )
 
 
+def few_losses(count: int) -> Trace:
+    trace = training([0.001] * 20, [])
+    return trace.but(
+        observations=(
+            *trace,
+            *(o for i in range(count) for o in observe("loss", "", [1.0], start=20 + i)),
+        )
+    )
+
+
 def flagged(trace: Trace) -> bool:
     return bool(findings_of(GradientNoise(), trace))
 
@@ -61,6 +71,8 @@ def test_flags_what_has_no_direction(ratios: list[float], expected: bool) -> Non
         pytest.param(training([0.0] * 20, pretrained=True), False, id="from-trained-weights"),
         pytest.param(training([0.0] * 20, start=21), False, id="seen-late-only"),
         pytest.param(training([0.0] * 20, []), False, id="no-loss-known"),
+        pytest.param(few_losses(7), False, id="seven-losses"),
+        pytest.param(few_losses(8), True, id="eight-losses"),
     ],
 )
 def test_speaks_only_where_the_loss_stays_from_the_start(trace: Trace, expected: bool) -> None:

@@ -20,7 +20,12 @@ def noisy(spread: float, level: float = 1.0, decay: float = 1.0) -> list[float]:
 
 
 def trace(
-    norms: list[float], *, head: float = 1.0, streams: int = 1, watched: bool = True
+    norms: list[float],
+    *,
+    head: float = 1.0,
+    streams: int = 1,
+    watched: bool = True,
+    unknown: bool = False,
 ) -> Trace:
     others = [0.1] * 20 + [head] + [0.1] * 19
     return trace_of(
@@ -28,7 +33,9 @@ def trace(
         observe("gradient_norm", "0.weight", [v**0.9 for v in norms[:40]], module="0"),
         observe("gradient_norm", "1.weight", others[: len(norms)], module="1"),
         parameters=[ParameterFacts(f"{i}.weight", (4, 4), module=str(i)) for i in range(2)],
-        loop=LoopFacts(steps=len(norms), streams=streams) if watched else None,
+        loop=LoopFacts(steps=len(norms), streams=streams, scale_unknown=unknown)
+        if watched
+        else None,
     )
 
 
@@ -70,6 +77,7 @@ def test_the_largest_spike_speaks_for_the_others() -> None:
         pytest.param(trace(SPIKE[15:]), id="too-few-steps-before"),
         pytest.param(trace([]), id="not-observed"),
         pytest.param(trace(SPIKE, streams=2), id="two-players"),
+        pytest.param(trace(SPIKE, unknown=True), id="a-scale-that-nobody-told-of"),
         pytest.param(trace(SPIKE, watched=False), id="check"),
         pytest.param(trace_of(), id="nothing"),
     ],

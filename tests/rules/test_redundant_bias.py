@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.redundant_bias import RedundantBias
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -89,3 +91,30 @@ def test_the_message_names_bias_and_normalization() -> None:
         found.message == "0.bias has no effect: the normalization 1 subtracts each channel's mean"
     )
     assert found.parameter == "0.bias"
+
+
+def test_a_layer_used_twice_is_noted_once() -> None:
+    observed = trace("batch_norm")
+    conv, norm = observed.graph
+    again = (replace(conv, id=2), replace(norm, id=3, inputs=(2,)))
+    twice = observed.but(graph=Graph((conv, norm, *again)))
+
+    assert len(list(RedundantBias().check(twice))) == 1
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "kind"),
+    [
+        pytest.param((), (8, 16, 4, 4), "InstanceNorm2d", id="layer-unknown"),
+        pytest.param((8, 16, 4, 4), (), "BatchNorm2d", id="normalization-unknown"),
+        pytest.param((8, 16, 4, 4), (8, 4, 16, 4), "BatchNorm2d", id="over-other-channels"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_silent(
+    conv: tuple[int, ...], norm: tuple[int, ...], kind: str
+) -> None:
+    observed = trace("batch_norm", norm=kind)
+    first, second = observed.graph
+    graph = Graph((replace(first, shape=conv), replace(second, shape=norm)))
+
+    assert findings_of(RedundantBias(), observed.but(graph=graph)) == ()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.symmetric_units import SymmetricUnits
 from gradlint.testing import chain, findings_of, observe, trace_of
 from gradlint.trace import Observation, ParameterFacts, Trace
@@ -136,3 +139,31 @@ def test_the_message_of_constants_names_the_value() -> None:
         "every weight starts at 0.1, and at a constant in all 2 weight layers: nothing but "
         "biases tells units apart (and 1 more place)"
     )
+
+
+def test_units_that_were_equal_only_later_are_no_initialization() -> None:
+    """The share of the first step was not measured."""
+    trace = layer([], last=1.0)
+
+    assert not findings_of(SymmetricUnits(), trace)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"requires_grad": False}, {"shape": (1, 1)}],
+    ids=["a-fixed-kernel-in-front", "one-weight-in-front"],
+)
+def test_a_constant_that_has_to_be_one_says_nothing_of_the_others(changes: dict[str, Any]) -> None:
+    trace = constants(0.0, 0.0, 0.0)
+    first = replace(trace.parameters["0.weight"], **changes)
+
+    assert not findings_of(
+        SymmetricUnits(), trace.but(parameters={**trace.parameters, "0.weight": first})
+    )
+
+
+def test_a_layer_whose_weight_is_not_known_counts_as_random() -> None:
+    trace = constants(0.0, 0.0)
+    unknown = Operation(4, "linear", "", "4", (3,))
+
+    assert not findings_of(SymmetricUnits(), trace.but(graph=Graph((*trace.graph, unknown))))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,19 @@ def chained(*between: Operation) -> tuple[Operation, ...]:
 PLAIN = chained()
 SCALED = chained(Operation(2, "scale", "", "", (1,), attributes={"scalar": 0.125}))
 ENLARGED = chained(Operation(2, "scale", "", "", (1,), attributes={"scalar": 8.0}))
+PRE_NORM = (
+    Operation(0, "layer_norm", "", "norm"),
+    Operation(1, "linear", "", "qk", (0,), ("qk.weight",)),
+    Operation(2, "matmul", "", "", (1, 1)),
+    Operation(3, "softmax", "", "block.attention", (2,), site="block.attention"),
+)
+ANOTHER = (
+    tuple(
+        replace(o, id=o.id - 20, inputs=tuple(i - 20 for i in o.inputs), site="another")
+        for o in SCALED
+    )
+    + PLAIN
+)
 LEARNED = chained(Operation(2, "parameter_mul", "", "", (1,)))
 
 
@@ -49,6 +63,8 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(0.99), Severity.WARNING, id="unscaled"),
         pytest.param(trace(0.99, operations=ENLARGED), Severity.WARNING, id="multiplied"),
         pytest.param(trace(0.99, operations=SCALED), Severity.NOTE, id="a-single-scaled-one"),
+        pytest.param(trace(0.99, operations=PRE_NORM), Severity.WARNING, id="normalized-before"),
+        pytest.param(trace(0.99, operations=ANOTHER), Severity.WARNING, id="another-is-scaled"),
         pytest.param(trace(0.99, operations=LEARNED), Severity.NOTE, id="a-learned-temperature"),
         pytest.param(trace(0.99, operations=()), Severity.NOTE, id="a-single-fused-one"),
         pytest.param(

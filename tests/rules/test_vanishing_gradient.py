@@ -11,6 +11,7 @@ from gradlint.trace import Flow, OptimizerFacts, Site, Trace
 SGD = OptimizerFacts("SGD")
 ADAM = OptimizerFacts("AdamW")
 PROBE = OptimizerFacts("Adam", probe=True)
+SGD_PROBE = OptimizerFacts("SGD", probe=True)
 
 
 def flows(*decades: float, step: int = 0, kind: str = "Sigmoid") -> list[Flow]:
@@ -34,7 +35,9 @@ def geometric(
     return flows(*(per_layer * (layers - 1 - i) for i in range(layers)), step=step, kind=kind)
 
 
-def run(initial: float, later: float | None = None, *, optimizer: OptimizerFacts = SGD) -> Trace:
+def run(
+    initial: float, later: float | None = None, *, optimizer: OptimizerFacts | None = SGD
+) -> Trace:
     """Three batches at step 0, then six armed steps, each with a geometric profile."""
     found = [f for _ in range(3) for f in geometric(initial)]
     if later is not None:
@@ -57,12 +60,14 @@ def severities(trace: Trace) -> list[str]:
         pytest.param(ADAM, -4.9, ["warning"], id="adam-trains-slowly"),
         pytest.param(ADAM, -3.9, [], id="adam-trains"),
         pytest.param(PROBE, -4.9, ["warning"], id="no-optimizer-given"),
+        pytest.param(None, -4.9, ["warning"], id="optimizer-unknown"),
+        pytest.param(SGD_PROBE, -4.9, ["warning"], id="sgd-that-is-ours"),
         pytest.param(SGD, 3.0, [], id="growing"),
         pytest.param(SGD, 0.0, [], id="flat"),
     ],
 )
 def test_the_limit_depends_on_what_the_optimizer_makes_of_the_scale(
-    optimizer: OptimizerFacts, total: float, expected: list[str]
+    optimizer: OptimizerFacts | None, total: float, expected: list[str]
 ) -> None:
     assert severities(run(total, total, optimizer=optimizer)) == expected
 
@@ -146,7 +151,7 @@ def test_the_message_names_ends_limit_factor_and_kind() -> None:
 
 
 def test_the_help_fits_the_kind_that_loses_most() -> None:
-    for kind, word in (("ReLU", "kaiming_normal_"), ("attention", "Use ReLU"), ("Tanh", "Tanh")):
+    for kind, word in (("ReLU", "with the gain"), ("attention", "Use ReLU"), ("Tanh", "Tanh")):
         trace = trace_of(flows=tuple(geometric(-8.0, kind=kind)), optimizer=SGD)
 
         (found,) = findings_of(VanishingGradient(), trace, exemptions=())

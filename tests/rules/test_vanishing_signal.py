@@ -22,6 +22,11 @@ def deep(values: list[float], between: str = "relu", **facts: object) -> Trace:
     return trace_of(*seen, operations=chain(*kinds), **facts)
 
 
+def stairs(factor: float) -> list[float]:
+    """Four layers in twelve that change the signal."""
+    return [factor ** (i // 3) for i in range(13)]
+
+
 def falling(factor: float, layers: int) -> list[float]:
     return [factor**i for i in range(layers)]
 
@@ -35,6 +40,7 @@ def falling(factor: float, layers: int) -> list[float]:
         pytest.param(falling(0.1, 4), None, id="too-few-layers"),
         pytest.param([1.0, 1.0, 1.0, 1.0, 1.0, 1e-6], None, id="single-small-layer"),
         pytest.param([1.0, 0.9, 1.0, 1e-3, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6], None, id="two-steps"),
+        pytest.param(stairs(0.1), None, id="one-layer-in-three"),
         pytest.param(falling(0.95, 50), None, id="one-decade-over-fifty-layers"),
         pytest.param([1.0] * 50, None, id="level"),
         pytest.param([*falling(0.1, 6), 0.0, 0.0], Severity.ERROR, id="ends-in-zeros"),
