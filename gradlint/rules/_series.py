@@ -68,7 +68,7 @@ def spikes(series: Sequence[tuple[int, float]], factor: float) -> list[Spike]:
         step, value = series[i]
         before = [v for _, v in series[max(0, i - _BEFORE) : i] if v > 0]
         after = [v for _, v in series[i + 1 : i + 1 + _AFTER]]
-        if len(before) < _FIRST or not after or value <= 0:
+        if len(before) < _FIRST or not after:
             continue
         usual = statistics.median(before)
         if value <= factor * usual or value <= max(v for _, v in series[:_FIRST]):

@@ -104,7 +104,7 @@ class AttentionCollapse(Rule):
             return
         for path, peak in trace.facts.probes.get("attention-peaks", {}).items():
             start = trace.of("attention_peak").at(path).initial
-            if not len(start) or not start.median < self.max_start or not peak > self.max_peak:
+            if not start.median < self.max_start or not peak > self.max_peak:
                 continue
             yield self.finding(
                 start.sites[0],

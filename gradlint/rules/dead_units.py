@@ -136,13 +136,13 @@ class DeadUnits(Rule):
     def _learns(self, trace: Trace) -> bool:
         """Whether the loss fell by far, whatever died."""
         seen = progress(trace)
-        if seen is None or not seen[0] > 0:
+        if seen is None:
             return False
         first, late = seen
-        if late < self.learned * first:
+        if first > 0 and late < self.learned * first:
             return True
-        rose = max(trace.of("loss").at("").training.values) > 1.1 * first
-        return not rose and late < 0.8 * first and first - late > self.steady * noise(trace)
+        rose = max(trace.of("loss").at("").training.values) > first + 0.1 * abs(first)
+        return not rose and first - late > max(0.2 * abs(first), self.steady * noise(trace))
 
     def _finding(
         self,

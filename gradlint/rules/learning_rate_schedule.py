@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import NO_LOOP, of_stream
-from gradlint.rules._optimizer import given
 from gradlint.rules._schedules import Rates, Stream, constant_factor, rate_streams
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -89,11 +88,10 @@ class LearningRateSchedule(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each optimizer whose rate was taken away."""
-        if trace.facts.loop is None or given(trace) is None:
-            return
+        schedulers = trace.facts.loop.schedulers if trace.facts.loop is not None else ()
         for stream in rate_streams(trace):
             if len(stream.rates) >= self.min_steps:
-                yield from self._of(trace, stream, trace.facts.loop.schedulers)
+                yield from self._of(trace, stream, schedulers)
 
     def _of(self, trace: Trace, stream: Stream, schedulers: tuple[str, ...]) -> Iterator[Finding]:
         rates = stream.rates

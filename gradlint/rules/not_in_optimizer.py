@@ -80,7 +80,7 @@ class NotInOptimizer(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each topmost module that is left out, or parameter."""
-        if given(trace) is None or without_the_model(trace):
+        if without_the_model(trace):
             return
         parameters = list(trace.parameters.values())
         lost = [p for p in parameters if _left_out(trace, p)]

@@ -190,8 +190,9 @@ class Disabler:
             timed = []
             for name, call in calls:
                 start = time.process_time()
-                if _fails(call):
-                    self.failed.append(f"{path.name}::{name}")
+                error = _error(call)
+                if error is not None:
+                    self.failed.append(f"{path.name}::{name}: {error!r}")
                 timed.append((time.process_time() - start, name, call))
             tests[path] = [(n, c) for _, n, c in sorted(timed, key=lambda t: t[0])]
         if not self.failed:
@@ -214,7 +215,7 @@ class Disabler:
                         f"{path.name}::{name}"
                         for path in tests_of(file)
                         for name, call in tests.get(path, ())
-                        if (path != EVERY or _names(name, file)) and _fails(call)
+                        if (path != EVERY or _names(name, file)) and _error(call) is not None
                     ),
                     None,
                 )
@@ -237,17 +238,17 @@ def _bare(item: pytest.Item) -> Callable[[], object] | None:
     return lambda: item.obj(**params)
 
 
-def _fails(call: Callable[[], object]) -> bool:
+def _error(call: Callable[[], object]) -> BaseException | None:
     random.seed(0)
     torch.manual_seed(0)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         call()
-    except (Exception, pytest.fail.Exception, AssertionError):
-        return True
+    except (Exception, pytest.fail.Exception) as error:
+        return error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return False
+    return None
 
 
 def noticed(files: Iterable[Path]) -> dict[str, str | None]:

@@ -91,3 +91,7 @@ def test_it_is_a_note_that_names_both_ends() -> None:
     )
     assert found.module == "0"
     assert len(found.modules) == 12
+
+
+def test_a_run_without_graph_is_skipped() -> None:
+    assert ActivationForDepth().skip_reason(trace_of()) == "no graph was observed"

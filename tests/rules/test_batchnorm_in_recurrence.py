@@ -50,3 +50,7 @@ def test_the_message_counts_the_steps() -> None:
         "BatchNorm is applied 4 times in a row in one forward: one running mean and variance for "
         "all 4"
     )
+
+
+def test_a_model_without_batchnorm_is_skipped() -> None:
+    assert BatchnormInRecurrence().skip_reason(trace_of()) == "no BatchNorm in the graph"

@@ -72,3 +72,7 @@ def test_the_message_gives_both_norms() -> None:
         "gradients were cleared between backward and step: 2 after backward, 0 in the step, at 4 "
         "of 4 observed steps"
     )
+
+
+def test_a_check_has_no_loop_to_clear_in() -> None:
+    assert ClearedBeforeStep().skip_reason(trace_of()) == "no training loop was watched"

@@ -36,6 +36,7 @@ def trace(kind: str = "cross_entropy", target: TensorFacts = LABELS, **changes: 
         pytest.param(trace(fewest=8), [Severity.WARNING], id="exactly-enough-samples"),
         pytest.param(trace(fewest=7), [], id="small-batches"),
         pytest.param(trace(batches=1, constant=1, values=1), [], id="one-batch"),
+        pytest.param(trace(batches=1, constant=1, values=1, all=256), [], id="one-large-batch"),
         pytest.param(trace(values=1, all=128), [Severity.NOTE], id="one-class"),
         pytest.param(trace(values=1, all=127), [], id="a-rare-class-may-be-missing"),
         pytest.param(trace("bce_with_logits"), [], id="binary"),

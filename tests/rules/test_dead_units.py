@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.dead_units import DeadUnits
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import Observation, Trace
@@ -178,3 +180,29 @@ def test_limits_are_options() -> None:
 
     assert severities(trace) == ["warning"]
     assert findings_of(DeadUnits(note_fraction=0.6, max_fraction=0.6), trace, exemptions=()) == ()
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        pytest.param(-3.0, "note", id="falls-steadily"),
+        pytest.param(-1.0, "warning", id="stays"),
+        pytest.param(-0.9, "warning", id="rises"),
+    ],
+)
+def test_a_loss_below_zero_may_fall_steadily_too(late: float, expected: str) -> None:
+    trace = rectifier(0.0, 0.6)
+    after = [-1.0 + (late + 1.0) * min(1.0, i / 16) for i in range(32)]
+    losses = observe("loss", "", [-1.0], step=0) + observe("loss", "", after)
+
+    assert severities(trace.but(observations=(*trace, *losses))) == [expected]
+
+
+def test_a_rectifier_of_unknown_shape_counts_as_sixteen_units() -> None:
+    trace = rectifier(0.95)
+    linear, relu, *rest = trace.graph
+    unknown = trace.but(graph=Graph((linear, replace(relu, shape=()), *rest)))
+
+    assert severities(unknown) == ["error"]
+    assert severities(trace.but(observations=tuple(rectifier(0.8, 0.8)))) == ["warning"]
+    assert severities(unknown.but(observations=tuple(rectifier(0.8, 0.8)))) == ["note"]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Graph
 from gradlint.rules.dropout_before_batchnorm import DropoutBeforeBatchnorm
 from gradlint.testing import chain, findings_of, trace_of
 from gradlint.trace import ModuleFacts, Trace
@@ -52,3 +55,12 @@ def test_the_message_names_both() -> None:
         found.message
         == "the dropout of 1 feeds the BatchNorm 2: its variance differs in evaluation"
     )
+
+
+def test_a_batchnorm_with_fixed_statistics_is_silent() -> None:
+    observed = trace("linear", "mask", "batch_norm")
+    *before, norm = observed.graph
+    fixed = replace(norm, attributes={"training": False})
+
+    assert findings_of(DropoutBeforeBatchnorm(), observed)
+    assert not findings_of(DropoutBeforeBatchnorm(), observed.but(graph=Graph((*before, fixed))))

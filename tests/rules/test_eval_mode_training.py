@@ -84,3 +84,11 @@ def test_evaluating_first_and_training_then_is_silent() -> None:
     report = gradlint.check(model, (x, y), training_step=step, steps=2)
 
     assert "GL710" not in {f.code for f in report.findings}
+
+
+def test_a_frozen_normalization_among_layers_that_learn_is_silent() -> None:
+    own, beside = WEIGHTS
+
+    assert not findings_of(
+        EvalModeTraining(), trace(NORM, parameters=(replace(own, requires_grad=False), beside))
+    )

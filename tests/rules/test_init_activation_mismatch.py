@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules._chains import chains
 from gradlint.rules._gains import Gain, gain_of
 from gradlint.rules.init_activation_mismatch import InitActivationMismatch
@@ -195,3 +195,18 @@ def test_a_gain_without_a_meaning_is_none(kind: str) -> None:
     )
 
     assert gain_of(trace, next(chains(trace.graph))[0]) is None
+
+
+def test_two_layers_are_no_chain() -> None:
+    """Without the output layer behind them."""
+    two, three = (deep([20.0] * n, "tanh", saturated=0.9) for n in (2, 3))
+
+    assert findings_of(InitActivationMismatch(), three)
+    assert not findings_of(
+        InitActivationMismatch(), two.but(graph=Graph(two.graph.operations[:-1]))
+    )
+
+
+def test_gains_that_fit_in_every_second_layer_are_silent() -> None:
+    assert not findings_of(InitActivationMismatch(), deep([0.1, math.sqrt(2)] * 5))
+    assert findings_of(InitActivationMismatch(), deep([0.1, 0.1, 0.1, math.sqrt(2)] * 3))

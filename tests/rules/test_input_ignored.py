@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gradlint.graph import Operation
 from gradlint.rules.input_ignored import InputIgnored
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import TensorFacts, Trace
@@ -74,3 +75,18 @@ def test_the_message_names_the_first_constant_module() -> None:
     assert found.module == "2"
     assert found.severity.label == "error"
     assert found.exact
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "expected"),
+    [("linear", "2", True), ("embedding", "2", True), ("relu", "2", False), ("linear", "1", False)],
+)
+def test_it_says_whether_a_layer_was_given_the_constant(
+    kind: str, module: str, expected: bool
+) -> None:
+    operation = Operation(0, kind, "", module)
+
+    (found,) = findings_of(InputIgnored(), probed(0.0, operations=(operation,)), exemptions=())
+
+    assert found.evidence["from"] == "2"
+    assert found.evidence["constant_input"] is expected

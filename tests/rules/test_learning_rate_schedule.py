@@ -105,6 +105,7 @@ def test_a_rate_that_is_taken_away_is_flagged(rates) -> None:
             [0.004 + 0.1 * i / 30 for i in range(30)] + cosine(70, peak=0.104), id="one-cycle"
         ),
         pytest.param(cosine(25) * 4, id="warm-restarts"),
+        pytest.param(geometric(0.7, 40) + [0.05] * 60, id="comes-back"),
         pytest.param([1e-7 * 1.3**i for i in range(60)], id="a-sweep-up"),
         pytest.param([1e-7 * 1.3**i for i in range(60)] + [1e-3] * 80, id="a-sweep-and-the-run"),
         pytest.param(geometric(0.01 ** (1 / 100), 100), id="a-hundredth-at-the-end"),

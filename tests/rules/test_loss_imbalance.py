@@ -41,6 +41,8 @@ def said(trace: Trace) -> list[str]:
         pytest.param({"together": 0.1}, [], id="falls-beside-the-other-too"),
         pytest.param({"together": 0.03}, ["warning"], id="falls-a-tenth-of-that"),
         pytest.param({"alone": None, "together": None}, [], id="was-not-tried"),
+        pytest.param({"alone": None}, [], id="was-not-tried-alone"),
+        pytest.param({"together": None}, [], id="was-not-tried-together"),
     ],
 )
 def test_speaks_of_terms_that_are_outweighed_and_starve(

@@ -118,3 +118,18 @@ def zeros(norms: list[float], losses: list[float], dtype: str = "float16") -> Tr
 )
 def test_a_model_without_any_gradient_has_lost_them_all(trace: Trace, expected: bool) -> None:
     assert flagged(trace) is expected
+
+
+def test_a_layer_whose_weights_lose_theirs_too_is_named_once() -> None:
+    weights = observe(
+        "gradient_underflow_share", "fc.weight", [0.8] * 4, kind="parameter", module="fc"
+    )
+    both = trace_of(weights, half([0.9] * 4), loop=LoopFacts())
+
+    assert len(list(LowPrecisionUnderflow().check(both))) == 1
+
+
+def test_a_model_in_half_precision_under_check_is_a_warning() -> None:
+    (found,) = findings_of(LowPrecisionUnderflow(), half([0.9] * 5))
+
+    assert found.severity.label == "warning"

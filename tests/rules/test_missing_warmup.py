@@ -106,3 +106,15 @@ def test_the_message_names_loss_rate_and_update() -> None:
         "the loss rises from 2 to 3 by step 3, at a learning rate that is 0.01 from the first "
         "step on; a step changes the median matrix by 50% of its size (limit 10%)"
     )
+
+
+def first_seen_late(metric: str) -> Trace:
+    """A run of which the first steps' `metric` is not known."""
+    observed = trace()
+    kept = (o for o in observed if o.metric != metric or o.step == 0 or o.step > 20)
+    return observed.but(observations=tuple(kept))
+
+
+@pytest.mark.parametrize("metric", ["loss", "update_to_weight_ratio"])
+def test_first_steps_that_were_not_looked_at_are_not_judged(metric: str) -> None:
+    assert severities(first_seen_late(metric)) == []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.nonzero_bias_init import NonzeroBiasInit
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -16,7 +17,7 @@ def layer(
     rms: float | list[float] | None,
     spread: float | None = 1.0,
     *,
-    std: float = 0.0,
+    std: float | None = 0.0,
     activation: str = "relu",
     gate: bool = False,
     leaf: bool = True,
@@ -26,7 +27,7 @@ def layer(
     sizes = [] if rms is None else rms if isinstance(rms, list) else [rms] * 3
     return trace_of(
         observe("weight_rms", "fc.bias", sizes, step=0),
-        observe("weight_std", "fc.bias", [std], step=0),
+        observe("weight_std", "fc.bias", [] if std is None else [std], step=0),
         observe("activation_std", "fc", [] if spread is None else [spread] * 3, step=0),
         operations=(
             Operation(0, "linear", "", "fc", parameters=("fc.bias", "fc.weight"), site="fc"),
@@ -51,6 +52,7 @@ def layer(
         pytest.param(layer(0.58, 0.1), False, id="torch-default-of-one-input"),
         pytest.param(layer([0.1, 10.0, 0.1]), False, id="one-odd-value"),
         pytest.param(layer(10.0, None), False, id="signal-not-observed"),
+        pytest.param(layer(10.0, std=None), False, id="spread-not-observed"),
         pytest.param(layer(None), False, id="nothing-observed"),
     ],
 )
@@ -83,3 +85,11 @@ def test_the_message_names_bias_and_signal() -> None:
         "0.61 (limit 2 times)"
     )
     assert (found.module, found.parameter) == ("fc", "fc.bias")
+
+
+def test_a_layer_without_bias_is_silent() -> None:
+    trace = layer(10.0)
+    linear, activation = trace.graph
+    bare = Graph((replace(linear, parameters=("fc.weight",)), activation))
+
+    assert not findings_of(NonzeroBiasInit(), trace.but(graph=bare))

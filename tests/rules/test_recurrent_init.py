@@ -49,6 +49,7 @@ def trace(
         pytest.param(trace(8.0, again=False), None, id="side-by-side"),
         pytest.param(trace(8.0, pretrained=True), None, id="loaded"),
         pytest.param(trace(0.0), None, id="zeros-have-no-gain"),
+        pytest.param(trace(8.0, kind="clone"), None, id="no-activation"),
         pytest.param(trace_of(), None, id="nothing"),
     ],
 )

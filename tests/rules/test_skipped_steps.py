@@ -74,3 +74,10 @@ def test_the_message_names_steps_and_scale() -> None:
         "the GradScaler skipped 10 of the last 30 steps (limit 10%); its scale went from 6.6e+04 "
         "to 0.5"
     )
+
+
+def test_two_skipped_steps_are_too_few_in_any_run() -> None:
+    rule = SkippedSteps(min_steps=10)
+
+    assert findings_of(rule, trace(20, 2)) == ()
+    assert findings_of(rule, trace(20, 3))

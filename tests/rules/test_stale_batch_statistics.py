@@ -86,3 +86,10 @@ def test_is_skipped_where_nothing_was_compared() -> None:
     skipped = judge(trace_of(), [StaleBatchStatistics()]).skipped
 
     assert skipped == {"GL806": "no running statistics were compared with a batch's"}
+
+
+def test_a_module_that_is_not_known_is_not_judged() -> None:
+    trace = watched([2.0] * 4)
+
+    assert flagged(trace)
+    assert not flagged(trace.but(modules={}))

@@ -92,3 +92,7 @@ def test_the_message_counts_doublings() -> None:
 
 def test_nothing_is_said_without_a_loop() -> None:
     assert findings_of(WeightGrowth(), trace_of(observe("weight_norm", "a", [1, 2, 4]))) == ()
+
+
+def test_the_matrix_that_stays_is_not_named() -> None:
+    assert places(trace(doubling, doubling, still)) == [("0", "1")]
