@@ -10,14 +10,17 @@ from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import NORMALIZATIONS, SHAPES, Operation
+from gradlint.graph import NORMALIZATIONS, SHAPES
 from gradlint.rules._inputs import reading
 from gradlint.rules._optimizer import rescales
 from gradlint.rules.base import Rule
-from gradlint.trace import TensorFacts, Trace
+from gradlint.trace import ModuleFacts, TensorFacts, Trace
 
 _SATURATED = {"RNN": 0.8, "GRU": 0.5, "LSTM": 0.3}
 """Root mean square of the output from which a fresh recurrent layer's gates are saturated."""
+
+_PLAIN = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
+"""Layers of torch's own that read their input as it is."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class UnnormalizedInput(Rule):
     ## What it does
     Looks at the floating inputs that reach a first layer as they are (a linear layer's or a
     convolution's measured output has the size that its weights give that input, a recurrent
-    layer's is saturated): a warning where
+    layer's is saturated, or a trainable layer was called on the input itself): a warning where
     their root mean square is above `warning_scale` or below `smallest_scale`, or where one
     feature's is above `warning_scale` and `feature_spread` times that of the median feature;
     an error above `error_scale` where no normalization follows in the whole network and the
@@ -55,7 +58,8 @@ class UnnormalizedInput(Rule):
     ## When it is wrong
     Integer inputs, embeddings and inputs that the model scales itself are not meant. A
     normalization right behind the first layer takes the scale out again: then, and where the
-    weights were trained before, it is a note.
+    weights were trained before, it is a note. So is a first layer that the graph does not show,
+    if the model normalizes anything.
 
     ## References
     - LeCun, Bottou, Orr & Müller (1998), "Efficient BackProp", section 4.3
@@ -102,26 +106,26 @@ class UnnormalizedInput(Rule):
         small = 0 < scale < self.smallest_scale
         if not (large or uneven or small):
             return None
-        layer = _first_layer(trace, tensor, scale)
-        if layer is None:
+        path = _first_layer(trace, tensor, scale)
+        if path is None:
             return None
-        if small and not large and scale * math.sqrt(_fan_in(trace, layer)) > 0.1:
+        if small and not large and scale * math.sqrt(_fan_in(trace, path)) > 0.1:
             return None
         severity = Severity.WARNING
-        if trace.facts.pretrained or _normalized(trace, layer):
+        if trace.facts.pretrained or _normalized(trace, path):
             severity = Severity.NOTE
         elif scale > self.error_scale and not _normalizes(trace) and not rescales(trace):
             severity = Severity.ERROR
         limit = self.smallest_scale if small else self.warning_scale
         message = (
-            f"{tensor.name} reaches {layer.module or 'the first layer'} with values from "
+            f"{tensor.name} reaches {path or 'the first layer'} with values from "
             f"{tensor.minimum:.2g} to {tensor.maximum:.2g}: root mean square {scale:.2g} "
             f"(limit {limit:.2g})"
         )
         if uneven and not small:
             message += f", one feature {spread:.2g} times the median feature"
         return self.finding(
-            layer.module,
+            path,
             message,
             trace=trace,
             severity=severity,
@@ -144,8 +148,12 @@ class UnnormalizedInput(Rule):
         return max(scales) / middle if middle > 0 else 1.0
 
 
-def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> Operation | None:
-    """Return a first layer whose output has the size its weights give an input of `scale`."""
+def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> str | None:
+    """Return a first layer whose output has the size its weights give an input of `scale`.
+
+    Where none has, one that was called on the input itself: weights that are not random make
+    another size, and below a cut the graph holds no layers.
+    """
     for op in trace.weight_layers():
         if op.inputs:
             continue
@@ -154,21 +162,35 @@ def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> Operation |
             seen = trace.of("activation_rms").at(module.path).initial
             reads = prod(module.input_shape or ()) == prod(tensor.shape)
             if reads and scale > 1 and seen.median > _SATURATED[module.kind]:
-                return op
+                return op.module
             continue
         ratio = reading(trace, op, scale)
         if ratio is not None and 0.3 <= ratio <= 3:
-            return op
-    return None
+            return op.module
+    called = (m for m in trace.modules.values() if _called_on(trace, m, tensor))
+    return next((module.path for module in called), None)
 
 
-def _fan_in(trace: Trace, layer: Operation) -> int:
-    known = [trace.parameters[p].fan_in for p in layer.parameters if p in trace.parameters]
-    return max(known, default=0)
+def _called_on(trace: Trace, module: ModuleFacts, tensor: TensorFacts) -> bool:
+    """Whether a layer of torch's own, which learns, was called on `tensor` as it is."""
+    if module.kind not in _PLAIN or module.ours or not module.input_given:
+        return False
+    learns = any(trace.parameters[p].requires_grad for p in module.parameters)
+    return learns and prod(module.input_shape or ()) == prod(tensor.shape)
 
 
-def _normalized(trace: Trace, layer: Operation) -> bool:
-    """Whether every road from the first layer leads into a normalization at once."""
+def _fan_in(trace: Trace, path: str) -> int:
+    return max((p.fan_in for p in trace.parameters.values() if p.module == path), default=0)
+
+
+def _normalized(trace: Trace, path: str) -> bool:
+    """Whether every road from the first layer leads into a normalization at once.
+
+    Of a layer that the graph does not show, whether the model normalizes at all.
+    """
+    layer = next((op for op in trace.weight_layers() if op.module == path), None)
+    if layer is None:
+        return any("Norm" in module.kind for module in trace.modules.values())
     following = trace.graph.ahead(layer, lambda o: o.kind in SHAPES or o.kind == "parameter_add")
     return bool(following) and all(op.kind in NORMALIZATIONS for op in following)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._losses import progress
+from gradlint.rules._losses import noise, progress
 from gradlint.rules._optimizer import NOT_GIVEN, steps
 from gradlint.rules._updates import (
     USUAL_RATE,
@@ -29,7 +29,8 @@ class UpdateTooSmall(Rule):
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags a run in
     which the largest of their medians over at least `min_steps` steps is below `min_ratio`
-    while there is a gradient and the loss keeps its first value within a tenth. Where no matrix
+    while there is a gradient and the loss keeps its first value within a tenth, or within its
+    noise from step to step. Where no matrix
     changes at all, learning rate and gradient have to say that rounding undoes the updates. Of
     a watched loop `min_looked_at` steps suffice, taken to the loop's highest learning rate.
 
@@ -81,7 +82,8 @@ class UpdateTooSmall(Rule):
             return
         first, late = seen
         norms = trace.of("total_gradient_norm").at("").training
-        if late < 0.9 * first or not 0 < norms.median < math.inf or abs(first) < 1e-6:
+        fell = late < 0.9 * first and first - late > 3 * noise(trace)
+        if fell or not 0 < norms.median < math.inf or abs(first) < 1e-6:
             return
         needed, factor = self._at_the_highest_rate(trace)
         medians = median_updates(trace, 1, needed)

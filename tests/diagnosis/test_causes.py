@@ -319,3 +319,94 @@ def test_a_cut_and_a_wrong_loss_are_two_faults() -> None:
 )
 def test_one_of_the_two_is_the_cause(cause: Finding, symptom: Finding) -> None:
     assert roots(link([symptom, cause])) == [cause.code]
+
+
+UNMOVED = said("GL402", WARNING, stage=UPDATE)
+ITSELF = UNMOVED.but(evidence={"rate_suffices": True})
+
+
+@pytest.mark.parametrize("cause", ["GL603", "GL606", "GL102", "GL101", "GL301", "GL809", "GL403"])
+def test_a_rate_that_suffices_is_a_fault_of_its_own(cause: str) -> None:
+    first = said(cause, stage=Stage.DATA)
+
+    assert roots(link([first, UNMOVED])) == [cause]
+    assert sorted(roots(link([first, ITSELF]))) == sorted(["GL402", cause])
+
+
+@pytest.mark.parametrize("cause", ["GL701", "GL702", "GL709", "GL712"])
+def test_a_part_left_out_does_not_slow_the_others(cause: str) -> None:
+    assert sorted(roots(link([said(cause, exact=True), UNMOVED]))) == ["GL402", cause]
+
+
+@pytest.mark.parametrize("cause", ["GL606", "GL615", "GL704", "GL302", "GL104"])
+def test_long_steps_are_explained_by_gradients_unless_the_rate_suffices(cause: str) -> None:
+    long = said("GL401", stage=UPDATE)
+    first = said(cause, stage=Stage.DATA, step=0)
+
+    assert roots(link([first, long])) == [cause]
+    itself = long.but(evidence={"rate_suffices": True})
+    assert sorted(roots(link([first, itself]))) == sorted(["GL401", cause])
+
+
+def test_weights_that_start_small_are_changed_much_by_any_rate() -> None:
+    long = said("GL401", stage=UPDATE).but(evidence={"rate_suffices": True})
+
+    assert roots(link([said("GL101", WARNING), long])) == ["GL101"]
+
+
+@pytest.mark.parametrize("cause", ["GL401", "GL408", "GL504", "GL704", "GL705", "GL703"])
+@pytest.mark.parametrize("symptom", ["GL302", "GL201", "GL301"])
+def test_what_stood_before_the_first_update_is_explained_by_none(cause: str, symptom: str) -> None:
+    first = said(cause, stage=WIRING, exact=True).but(evidence={"held": 0})
+    before, after = said(symptom, step=0), said(symptom, step=20)
+
+    assert symptom in roots(link([first, before]))
+    if any(m.leads(first, after) for m in MECHANISMS):
+        assert roots(link([first, after])) == [cause]
+
+
+def test_nan_explains_what_was_seen_with_it_or_later() -> None:
+    exploding = said("GL302", step=0, stage=Stage.BACKWARD)
+
+    assert roots(link([exploding, said("GL501", exact=True, step=1)])) == ["GL501"]
+    assert roots(link([exploding, said("GL501", exact=True, step=5)])) == ["GL302"]
+
+
+def test_a_gradient_that_weights_make_grow_is_none_of_the_data_s() -> None:
+    by_weights = said("GL302").but(evidence={"decades": {"weights": 4.0, "structural": 5.0}})
+    by_attention = said("GL302").but(evidence={"decades": {"weights": 1.0, "attention": 3.0}})
+
+    for data in ("GL606", "GL615"):
+        first = said(data, stage=Stage.DATA)
+        assert sorted(roots(link([first, by_weights]))) == ["GL302", data]
+        assert roots(link([first, by_attention])) == [data]
+
+
+@pytest.mark.parametrize("cause", ["GL606", "GL701", "GL601", "GL102", "GL408"])
+def test_nothing_explains_a_setting(cause: str) -> None:
+    maximizing = said("GL609", exact=True, stage=PROGRESS).but(evidence={"maximize": True})
+
+    assert set(roots(link([said(cause, exact=True), maximizing]))) == {"GL609", cause}
+
+
+@pytest.mark.parametrize("phase", ["input", "target"])
+def test_nothing_explains_nan_in_the_data(phase: str) -> None:
+    in_data = said("GL501", exact=True, step=1).but(evidence={"phase": phase})
+
+    assert sorted(roots(link([said("GL601", exact=True), in_data]))) == ["GL501", "GL601"]
+    later = in_data.but(step=9)  # a target that the model itself computed
+    assert roots(link([said("GL401", exact=True), later])) == ["GL401"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("GL709", "GL702"), ("GL709", "GL701"), ("GL709", "GL712"), ("GL704", "GL701"),
+        ("GL704", "GL702"), ("GL704", "GL712"), ("GL705", "GL702"), ("GL705", "GL712"),
+        ("GL703", "GL712"), ("GL701", "GL702"), ("GL701", "GL712"),
+    ],
+)  # fmt: skip
+def test_faults_of_the_wiring_do_not_bring_about_each_other(one: str, other: str) -> None:
+    found = [said(code, exact=True, stage=WIRING) for code in (one, other)]
+
+    assert sorted(roots(link(found))) == sorted([one, other])

@@ -195,3 +195,63 @@ def test_a_layer_behind_another_operation_does_not_read_the_input() -> None:
     layer = Operation(1, "linear", "linear", "0", (0,), ("0.weight",))
 
     assert severities(observed.but(graph=Graph((scaled, layer)))) == []
+
+
+def called_on_the_input(
+    *,
+    kind: str = "Linear",
+    ours: bool = False,
+    given: bool = True,
+    shape: tuple[int, ...] = (64, FAN_IN),
+    learns: bool = True,
+    then: str = "ReLU",
+    operations: tuple[Operation, ...] = (),
+    scale: float = 120.0,
+) -> Trace:
+    """A model whose first layer the graph does not show: its output is cut off."""
+    mean = math.sqrt(0.5) * scale
+    tensor = TensorFacts("input", (64, FAN_IN), "float32", 0, 255, mean, mean)
+    return trace_of(
+        operations=operations,
+        modules=(
+            ModuleFacts("0", kind, 0, 1, parameters=("0.weight",), input_shape=shape,
+                        input_given=given, ours=ours),
+            ModuleFacts("1", then, 1, 1),
+        ),
+        parameters=(
+            ParameterFacts("0.weight", (32, FAN_IN), module="0", fan_in=FAN_IN,
+                           requires_grad=learns),
+        ),
+        inputs=(tensor,),
+    )  # fmt: skip
+
+
+FIRST = Operation(0, "linear", "linear", "0", parameters=("0.weight",), missing=1, site="0")
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(called_on_the_input(), [Severity.ERROR], id="below-a-cut"),
+        pytest.param(called_on_the_input(scale=40), [Severity.WARNING], id="not-that-large"),
+        pytest.param(called_on_the_input(kind="Conv2d"), [Severity.ERROR], id="a-convolution"),
+        pytest.param(
+            called_on_the_input(shape=(8, 8, FAN_IN)), [Severity.ERROR], id="in-another-shape"
+        ),
+        pytest.param(called_on_the_input(given=False), [], id="what-the-model-made-of-it"),
+        pytest.param(called_on_the_input(shape=(64, 2)), [], id="of-another-input"),
+        pytest.param(called_on_the_input(kind="GRU"), [], id="a-layer-of-another-kind"),
+        pytest.param(called_on_the_input(ours=True), [], id="the-user's-own-layer"),
+        pytest.param(called_on_the_input(learns=False), [], id="frozen"),
+        pytest.param(
+            called_on_the_input(then="BatchNorm1d"), [Severity.NOTE], id="normalized-somewhere"
+        ),
+        pytest.param(
+            called_on_the_input(then="BatchNorm1d", operations=(FIRST,)),
+            [Severity.ERROR],
+            id="a-layer-whose-output-was-not-measured",
+        ),
+    ],
+)
+def test_a_layer_that_was_called_on_the_input_reads_it(observed, expected) -> None:
+    assert severities(observed) == expected

@@ -142,3 +142,62 @@ def test_the_messages_name_ratio_and_loss() -> None:
         "one of the first steps changed 0.weight by 40 times its size (limit 1), and 1 of 1 "
         "matrices likewise; the loss went from 2 to 5.5"
     )
+
+
+def thrown(optimizer: OptimizerFacts, *, first: float, usual: float, ratio: list[float]) -> Trace:
+    """A 64 × 64 matrix whose norm is `first` at initialization and `usual` afterwards."""
+    return trace_of(
+        observe("update_to_weight_ratio", "0.weight", ratio, module="0"),
+        observe("weight_rms", "0.weight", [0.1], step=0, module="0"),
+        observe("weight_norm", "0.weight", [first], step=0, module="0"),
+        observe("weight_norm", "0.weight", [usual] * 40, module="0"),
+        observe("loss", "", RISING[:1], kind="model", step=0),
+        observe("loss", "", RISING[1:], kind="model"),
+        parameters=[ParameterFacts("0.weight", (64, 64), module="0", fan_in=64)],
+        modules=[ModuleFacts("0", "Linear", 0, 1)],
+        optimizer=optimizer,
+    )
+
+
+def rate(kind: str, value: float) -> OptimizerFacts:
+    return OptimizerFacts(kind, groups=({"lr": value},))
+
+
+PERSISTENT, AT_ONCE = [0.3] * 40, [30.0] * 5 + [0.01] * 35
+
+
+@pytest.mark.parametrize(
+    ("observed", "suffices"),
+    [
+        pytest.param(
+            thrown(rate("Adam", 0.1), first=1, usual=10, ratio=PERSISTENT), True, id="adam"
+        ),
+        pytest.param(
+            thrown(rate("Adam", 0.1), first=1, usual=64, ratio=PERSISTENT), False, id="too-heavy"
+        ),
+        pytest.param(
+            thrown(rate("Adam", 0.1), first=6, usual=99, ratio=AT_ONCE), True, id="at-once"
+        ),
+        pytest.param(
+            thrown(rate("Adam", 0.1), first=7, usual=1, ratio=AT_ONCE), False, id="not-at-once"
+        ),
+        pytest.param(thrown(rate("SGD", 1.0), first=1, usual=1, ratio=PERSISTENT), False, id="sgd"),
+        pytest.param(
+            thrown(rate("SGD", 200.0), first=1, usual=1, ratio=PERSISTENT), True, id="any-gradient"
+        ),
+        pytest.param(
+            thrown(OptimizerFacts("SGD"), first=1, usual=1, ratio=PERSISTENT), False, id="unknown"
+        ),
+    ],
+)
+def test_the_rate_suffices_where_an_ordinary_gradient_does_the_same(observed, suffices) -> None:
+    (found,) = findings_of(UpdateTooLarge(), observed)
+
+    assert found.evidence["rate_suffices"] is suffices
+
+
+def test_an_optimizer_by_hand_has_no_rate_that_suffices() -> None:
+    by_hand = trace(PERSISTENT, optimizer=None, loop=LoopFacts(by_hand=True))
+    (found,) = findings_of(UpdateTooLarge(), by_hand)
+
+    assert found.evidence["rate_suffices"] is False

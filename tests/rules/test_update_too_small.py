@@ -102,3 +102,79 @@ def test_the_message_names_ratio_and_rate() -> None:
         "no weight matrix changes by more than 1e-08 of its size a step at a learning rate of "
         "1e-07 (limit 1e-06); the loss stays at 2"
     )
+
+
+def rounded(
+    gradient: float = 1.0,
+    *,
+    rate: float = 1e-9,
+    dtype: str = "float32",
+    kind: str = "SGD",
+    held: bool = True,
+) -> Trace:
+    """A 64 × 64 matrix of norm 10 that never changes."""
+    parameter = ParameterFacts(
+        "0.weight", (64, 64), module="0", fan_in=64, dtype=dtype, in_optimizer=held
+    )
+    return trace_of(
+        observe("update_to_weight_ratio", "0.weight", [0.0] * 40, module="0"),
+        observe("weight_rms", "0.weight", [0.16], step=0, module="0"),
+        observe("weight_norm", "0.weight", [10.0] * 40, module="0"),
+        observe("gradient_norm", "0.weight", [gradient] * 40, module="0"),
+        observe("loss", "", [2.0], kind="model", step=0),
+        observe("loss", "", [2.0] * 40, kind="model"),
+        observe("total_gradient_norm", "", [gradient] * 40, kind="model"),
+        observe("learning_rate", "", [rate] * 40, kind="model"),
+        parameters=[parameter],
+        modules=[ModuleFacts("0", "Linear", 0, 1)],
+        optimizer=OptimizerFacts(kind),
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(rounded(), True, id="below-the-precision"),
+        pytest.param(rounded(rate=1e-4), False, id="above-it"),
+        pytest.param(rounded(dtype="bfloat16"), False, id="half-precision-is-another-rule's"),
+        pytest.param(rounded(kind="Adam"), True, id="any-gradient-under-adam"),
+        pytest.param(rounded(1e-9, kind="Adam"), False, id="near-adam's-own-eps"),
+        pytest.param(rounded(held=False), False, id="in-no-optimizer"),
+    ],
+)
+def test_where_nothing_changes_rounding_has_to_explain_it(observed, flagged) -> None:
+    assert bool(findings_of(UpdateTooSmall(), observed)) is flagged
+
+
+def test_a_rounded_update_is_told_at_the_size_it_would_have() -> None:
+    (found,) = findings_of(UpdateTooSmall(), rounded())
+
+    assert found.evidence["ratio"] == pytest.approx(1e-10)
+
+
+@pytest.mark.parametrize(
+    ("late", "flagged"),
+    [
+        pytest.param([1.6, 0.9] * 20, True, id="within-its-noise"),
+        pytest.param([1.3, 1.2] * 20, False, id="clearly"),
+    ],
+)
+def test_a_loss_falls_only_by_more_than_its_noise(late, flagged) -> None:
+    observed = trace([1e-8] * 40, losses=[2.0, *late])
+
+    assert bool(findings_of(UpdateTooSmall(), observed)) is flagged
+
+
+@pytest.mark.parametrize(
+    ("rate", "suffices"),
+    [
+        pytest.param(1e-7, True, id="a-usual-rate-would-do"),
+        pytest.param(1e-5, True, id="just-would"),
+        pytest.param(1.1e-5, False, id="would-not"),
+        pytest.param(0.0, True, id="there-is-none"),
+    ],
+)
+def test_the_rate_suffices_where_a_usual_one_would_move_the_weights(rate, suffices) -> None:
+    (found,) = findings_of(UpdateTooSmall(), trace([1e-8] * 40, rates=[rate] * 40))
+
+    assert found.evidence["rate_suffices"] is suffices

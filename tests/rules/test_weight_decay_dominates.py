@@ -65,6 +65,13 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace([0.0, *SHRINKING]), False, id="from-zero"),
         pytest.param(trace(kind="Adam", ratio=0.1), True, id="more-decay-than-gradient"),
         pytest.param(trace(kind="Adam", ratio=9.0), False, id="less-decay-than-gradient"),
+        pytest.param(trace([10.0] * 12, weight_decay=11.0), True, id="at-once-at-a-usual-rate-too"),
+        pytest.param(trace([10.0] * 12, weight_decay=10.0), False, id="at-once-by-the-rate"),
+        pytest.param(trace([10.0] * 12, lr=5e-3, weight_decay=20.0), False, id="not-at-once"),
+        pytest.param(trace([10.0] * 12, lr=5.1e-3, weight_decay=20.0), True, id="just-at-once"),
+        pytest.param(
+            trace([10.0] * 12, "Adam", weight_decay=20.0), False, id="rescaled-with-the-gradient"
+        ),
         pytest.param(trace(weight_decay=0.0), False, id="none"),
     ],
 )
