@@ -76,6 +76,8 @@ class Observer:
         self._reading = True
         self._detailed = True
         self.in_backward = False
+        self.failed: Callable[[Exception], None] | None = None
+        """Told of our own mistakes inside a backward; where there is none they are raised."""
         self._handles: list[RemovableHandle] = []
         self._split = False
         """Whether parameters are distributed: whole ones stand in for them in a forward."""
@@ -244,14 +246,21 @@ class Observer:
             hook = tensors[0].register_hook(self._arrival(site))  # type: ignore[no-untyped-call]
             self._handles.append(hook)
 
-    def _arrival(self, site: Site) -> Callable[[Tensor], None]:
+    def _arrival(self, site: Site) -> Callable[[Tensor | None], None]:
         """Return a hook that measures the gradient at a module's output."""
 
-        def arrived(gradient: Tensor) -> None:
+        def arrived(gradient: Tensor | None) -> None:
             # A gradient the model or the loss takes for itself (a penalty's) is not the loss's.
-            if self.in_backward:
+            # One of several outputs that nothing was made of gets None (an LSTM's states alone).
+            if gradient is None or not self.in_backward:
+                return
+            try:
                 for metric in metrics_at(Tap.ACTIVATION_GRAD):
                     self._put(metric, site, gradient)
+            except Exception as error:
+                if self.failed is None:
+                    raise
+                self.failed(error)
 
         # A model that keeps its output can be saved without a warning of our hook.
         unserializable_hook(arrived)  # type: ignore[no-untyped-call]
@@ -272,7 +281,7 @@ class Observer:
         self.graph_of_step = self.captured.graph
         self.operations.measure(self.captured, detailed=self._detailed, attention=self._step <= 1)
         if gains:
-            self.recorder = GainRecorder(self.captured)
+            self.recorder = GainRecorder(self.captured, self.failed)
 
     def _materialize(self) -> None:
         """Complete the facts of lazy modules, which learn their shapes in the first forward."""

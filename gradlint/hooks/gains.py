@@ -32,11 +32,15 @@ class GainRecorder:
     """Context: hooks every node of a captured graph during one backward, then removes them.
 
     Nothing is read back inside; `tensors` holds device scalars until `gains` is called with
-    their values. Under a double backward only the first pass is recorded.
+    their values. Under a double backward only the first pass is recorded. `failed` is told
+    of our own mistakes; where there is none they are raised.
     """
 
-    def __init__(self, captured: CapturedGraph) -> None:
+    def __init__(
+        self, captured: CapturedGraph, failed: Callable[[Exception], None] | None = None
+    ) -> None:
         self.captured = captured
+        self._failed = failed
         self.tensors: list[Tensor] = []
         self._slots: list[tuple[str, int, int]] = []
         self._seen: set[int] = set()
@@ -69,15 +73,25 @@ class GainRecorder:
                 return
             self._seen.add(identity)
             self._order.append(identity)
-            with torch.no_grad():
-                norms = [l2_norm(here(g)) for g in grad_outputs if g is not None]
-                if norms:
-                    self._put("node", identity, identity, _together(norms))
-                for target, gradient in zip(edges, grad_inputs, strict=False):
-                    if target is not None and gradient is not None:
-                        self._put("edge", identity, target, l2_norm(here(gradient)))
+            try:
+                with torch.no_grad():
+                    self._measure(identity, edges, grad_inputs, grad_outputs)
+            except Exception as error:
+                if self._failed is None:
+                    raise
+                self._failed(error)
 
         return record
+
+    def _measure(
+        self, identity: int, edges: Sequence[int | None], into: Gradients, out: Gradients
+    ) -> None:
+        norms = [l2_norm(here(g)) for g in out if g is not None]
+        if norms:
+            self._put("node", identity, identity, _together(norms))
+        for target, gradient in zip(edges, into, strict=False):
+            if target is not None and gradient is not None:
+                self._put("edge", identity, target, l2_norm(here(gradient)))
 
     def _put(self, what: str, source: int, target: int, value: Tensor) -> None:
         self._slots.append((what, source, target))

@@ -102,8 +102,9 @@ class _Stage:
         self.light = light
         self.index = index
 
-        def gradient(gradient: Tensor) -> None:
-            light.stage_gradient(index, gradient)
+        def gradient(gradient: Tensor | None) -> None:
+            if gradient is not None:  # one of several outputs, of which nothing was made
+                light.stage_gradient(index, gradient)
 
         # A model that keeps its output can be saved without a warning of our hook.
         unserializable_hook(gradient)  # type: ignore[no-untyped-call]

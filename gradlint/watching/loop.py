@@ -70,6 +70,7 @@ class Loop(switchboard.Ear):
         on_numbers: Callable[[int], None] | None = None,
     ) -> None:
         self.observer = Observer()
+        self.observer.failed = self.fail
         self.records = Records()
         self.plan: Plan | None = None
         """What the latest light step sampled."""

@@ -238,3 +238,65 @@ def test_recurrent_modules_show_their_sequence_and_take_their_gradient(every: An
     assert {o.site.path for o in trace.of("gradient_norm")} == {
         path for path, _ in model.named_parameters()
     }
+
+
+class LastState(nn.Module):
+    """Reads the last state of an LSTM alone: its sequence gets no gradient at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(5, 7), nn.Linear(7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[1][0][-1])
+
+
+class SecondHalf(nn.Module):
+    """Cuts what a layer returns in two and goes on with one part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = nn.Linear(5, 14)
+        self.cut.forward = lambda x: nn.functional.linear(x, self.cut.weight).chunk(2, -1)
+        self.head = nn.Linear(7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cut(x)[1])
+
+
+@BOTH
+@pytest.mark.parametrize("build", [LastState, SecondHalf])
+def test_an_output_that_gets_no_gradient_stops_neither_the_run_nor_the_watching(
+    build: Callable[[], nn.Module], every: Any
+) -> None:
+    model = build()
+    x = torch.randn(3, 8, 5)
+
+    trace = run(model, lambda: (model(x) - 1).square().mean(), every)
+
+    assert len(at(trace, "activation_grad_norm", "head")) == STEPS
+    assert not at(trace, "activation_grad_norm", "rnn" if build is LastState else "cut")
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.observed == STEPS
+
+
+def test_a_mistake_of_ours_inside_a_backward_ends_the_watching_and_not_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(tensor: Tensor) -> Tensor:
+        raise ValueError("ours")
+
+    monkeypatch.setattr("gradlint.hooks.gains.l2_norm", broken)
+    monkeypatch.setattr("gradlint.metrics.activation_grad_norm.l2_norm", broken)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    before = model[0].weight.detach().clone()
+
+    with Watcher(model, optimizer, every=1) as watcher:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(8, 5)).square().mean().backward()
+            optimizer.step()
+
+    assert isinstance(watcher.loop.failure, ValueError)
+    assert not torch.equal(before, model[0].weight)
