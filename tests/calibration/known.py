@@ -17,9 +17,6 @@ are read by a convention of `check`, three whose loss does not fall for certain 
 whose schedule nobody steps in this loop, so that its learning rate stays zero."""
 
 WHY: dict[str, dict[str, str]] = {
-    "clamp-inside": {
-        "run": "GL202 asks for three looks in the later half; a loop of 40 steps has two full ones",
-    },
     "input-times-zero": {"run": "inputs are exchanged on a copy, which only check makes"},
     "view-mixes-batch-mlp": {"run": "samples are exchanged on a copy, which only check makes"},
     "optimizer-of-another-model": {

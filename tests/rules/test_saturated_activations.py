@@ -52,6 +52,30 @@ def test_flags_layers_saturated_on_the_median_and_for_long(
     assert flagged(layer(initial, trained)) is expected
 
 
+@pytest.mark.parametrize(
+    ("first", "late", "expected"),
+    [
+        pytest.param([0.8] * 7, [0.8, 0.7], True, id="at-every-look"),
+        pytest.param([0.8] * 4, [0.8, 0.7], True, id="just-enough-steps"),
+        pytest.param([0.8] * 7, [0.7], False, id="one-late-look"),
+        pytest.param([0.8] * 3, [0.8, 0.7], False, id="too-few-steps"),
+        pytest.param([0.8] * 6 + [0.4], [0.8, 0.7], False, id="left-it-once"),
+        pytest.param([0.8] * 6 + [0.5], [0.8, 0.7], False, id="left-it-to-the-limit"),
+        pytest.param([0.8] * 7, [0.8, 0.4], False, id="recovered"),
+        pytest.param([0.2] + [0.95] * 6, [0.95, 0.95], False, id="came-to-it"),
+    ],
+)
+def test_two_late_looks_do_where_every_look_agrees(
+    first: list[float], late: list[float], expected: bool
+) -> None:
+    """A watched loop of forty steps is looked at in full twice in its later half."""
+    trace = layer(first[:1], [*first, *[-1.0] * (32 - len(first)), *late])
+    at = [step for step in trace.steps if step <= len(first) or step > 32]
+    trace = trace.but(observations=[o for o in trace if o.step in at])
+
+    assert flagged(trace) is expected
+
+
 def test_gates_are_left_out() -> None:
     assert flagged(layer([0.9] * 3, [0.9] * 10))
     assert not flagged(layer([0.9] * 3, [0.9] * 10, gate=True))
