@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from gradlint.rules._gradient_profile import growing, over_time, profiles, shrinking
+from gradlint.rules._gradient_profile import (
+    Slope,
+    growing,
+    over_time,
+    profiles,
+    shrinking,
+    unfed,
+)
 from gradlint.rules._scale_free import divides_scale_out
-from gradlint.testing import trace_of
+from gradlint.testing import chain, observe, trace_of
 from gradlint.trace import Flow, OptimizerFacts, Site
 
 
@@ -87,3 +94,20 @@ def test_adam_and_its_kin_divide_the_scale_out(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["SGD", "ASGD", "LBFGS"])
 def test_plain_optimizers_keep_the_scale(kind: str) -> None:
     assert not divides_scale_out(OptimizerFacts(kind))
+
+
+def test_layers_in_front_of_the_profile_without_gradient_are_unfed() -> None:
+    """Zeros behind its first layer, or at another step, are none of it."""
+    operations = chain("linear", "linear", "linear", "linear", "linear", "linear")
+    found = tuple(
+        Flow(0, Site(str(i), "Linear", i, str(i)), {"weights": -2.0 * (5 - i)}) for i in (2, 3, 4)
+    )
+    slope = Slope(0, -4.0, 0.5, found[0], found[-1], found)
+    norms = [
+        *observe("pre_activation_grad_norm", "0", [0.0], step=0),
+        *observe("pre_activation_grad_norm", "1", [1e-9], step=0),
+        *observe("pre_activation_grad_norm", "1", [0.0], step=3),
+        *observe("pre_activation_grad_norm", "5", [0.0], step=0),
+    ]
+
+    assert unfed(trace_of(norms, operations=operations), slope) == ("0",)

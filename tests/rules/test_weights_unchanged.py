@@ -150,3 +150,17 @@ def by_hand(
 )
 def test_updates_by_hand_that_leave_a_parameter_out_are_found(observed, expected) -> None:
     assert severities(observed) == expected
+
+
+def test_a_frozen_parameter_that_the_optimizer_holds_is_to_stay() -> None:
+    assert list(WeightsUnchanged().check(trace(requires_grad=False))) == []
+
+
+def test_a_parameter_whose_norm_changed_was_updated_between_the_looks() -> None:
+    observed = by_hand()
+    lost = next(iter(findings_of(WeightsUnchanged(), observed))).parameter
+    assert lost is not None
+
+    changed = observe("weight_norm", lost, [2.0, 2.5], start=7)
+
+    assert not findings_of(WeightsUnchanged(), observed.but(observations=(*observed, *changed)))
