@@ -46,6 +46,19 @@ class ScalerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StrangerFacts:
+    """An optimizer that steps where no watched model learns, and has nothing to apply.
+
+    None of its `parameters`, which are no watched model's, had a gradient at any of its steps;
+    `steps` counts those with a backward pass of a watched model before them.
+    """
+
+    kind: str
+    steps: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RankFacts:
     """What the ranks of a distributed run say of each other.
 
@@ -86,6 +99,8 @@ class LoopFacts:
     optimizers: tuple[str, ...] = ()
     idle_optimizers: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ()
+    strangers: tuple[StrangerFacts, ...] = ()
+    """Known where nothing updated the models that were watched."""
     streams: int = 1
     compiled: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()

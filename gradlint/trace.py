@@ -20,6 +20,7 @@ from gradlint.loop_facts import ClippingFacts as ClippingFacts
 from gradlint.loop_facts import LoopFacts as LoopFacts
 from gradlint.loop_facts import RankFacts as RankFacts
 from gradlint.loop_facts import ScalerFacts as ScalerFacts
+from gradlint.loop_facts import StrangerFacts as StrangerFacts
 from gradlint.observation import MODEL as MODEL
 from gradlint.observation import Observation as Observation
 from gradlint.observation import Site as Site

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gradlint.rules._losses import noise, progress
 from gradlint.rules._optimizer import given
-from gradlint.trace import Observation, ParameterFacts, Trace
+from gradlint.trace import Observation, ParameterFacts, StrangerFacts, Trace
 
 NO_LOOP = "no training loop was watched"
 
@@ -82,6 +82,12 @@ def nobody_trains(trace: Trace) -> bool:
         return False
     exists = trace.facts.optimizer is not None or bool(loop.idle_optimizers)
     return loop.backwards == 0 or not (exists or loop.by_hand)
+
+
+def strangers(trace: Trace) -> tuple[StrangerFacts, ...]:
+    """Return the optimizers that stepped, with nothing to apply, while no model was updated."""
+    loop = trace.facts.loop
+    return loop.strangers if loop is not None and loop.steps == 0 else ()
 
 
 def left_alone(trace: Trace, path: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import left_alone, moved, roots, without_the_model
+from gradlint.rules._loop import left_alone, moved, roots, strangers, without_the_model
 from gradlint.rules._optimizer import NOT_GIVEN, given
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -20,7 +20,9 @@ class ForeignParameters(Rule):
     ## What it does
     Counts the optimizer's parameters that the model does not have. It is an error where the
     optimizer holds none of the model's, or where the model has trainable ones that the
-    optimizer lacks: they were replaced after it was built.
+    optimizer lacks: they were replaced after it was built. In a watched loop that updates no
+    model it is one, too, if an optimizer stepped `min_steps` times after backward passes, holds
+    nothing of the model, and never found a gradient at a parameter of its own.
 
     ## Why is this bad?
     The optimizer updates tensors that no forward pass reads; the model's own never move.
@@ -56,9 +58,12 @@ class ForeignParameters(Rule):
     stage: ClassVar = Stage.WIRING
     exact: ClassVar = True
 
+    min_steps: int = 10
+
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if the optimizer holds parameters that are not the model's."""
         optimizer = given(trace)
+        yield from self._strangers(trace)
         if optimizer is None or optimizer.foreign == 0:
             return
         trainable = [p for p in trace.parameters.values() if p.requires_grad]
@@ -89,9 +94,24 @@ class ForeignParameters(Rule):
             evidence={"foreign": optimizer.foreign, "held": held, "lacking": lacking},
         )
 
+    def _strangers(self, trace: Trace) -> Iterator[Finding]:
+        """Find optimizers that step, and have nothing to apply, where the model stands still."""
+        for stranger in strangers(trace):
+            if stranger.steps < self.min_steps:
+                continue
+            noun = "parameter" if stranger.parameters == 1 else "parameters"
+            yield self.finding(
+                "",
+                f"{stranger.kind} stepped {stranger.steps} times after the model's backward "
+                f"passes and had nothing to apply: it holds {stranger.parameters} {noun} that the "
+                "model does not have and that never had a gradient",
+                trace=trace,
+                evidence={"foreign": stranger.parameters, "held": 0, "steps": stranger.steps},
+            )
+
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no optimizer was seen."""
-        return NOT_GIVEN if given(trace) is None else None
+        return NOT_GIVEN if given(trace) is None and not strangers(trace) else None
 
 
 def _severity(held: int, lacking: int, *, pretrained: bool) -> Severity:

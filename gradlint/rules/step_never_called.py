@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import NO_LOOP, keeps, moved, roots
+from gradlint.rules._loop import NO_LOOP, keeps, moved, roots, strangers
 from gradlint.rules._optimizer import topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import LoopFacts, ParameterFacts, Trace
@@ -60,7 +60,8 @@ class StepNeverCalled(Rule):
     Saliency maps, attacks and sanity checks call backward to look at gradients: without an
     optimizer, or with one that was restored from a checkpoint, it is a note. Updates by hand
     count as steps. Steps that a GradScaler skipped were called. An optimizer that is kept for
-    a later phase looks idle until then.
+    a later phase looks idle until then. One that steps without any of the model's parameters
+    is left to GL703.
 
     ## References
     - PyTorch documentation, `torch.optim`, section "Taking an optimization step"
@@ -88,7 +89,8 @@ class StepNeverCalled(Rule):
             return
         asked = loop.scaler is not None and loop.scaler.steps > 0
         if loop.steps == 0 and not asked:
-            yield self._none(trace, loop)
+            if not any(s.steps >= self.min_steps for s in strangers(trace)):  # they stepped
+                yield self._none(trace, loop)
         elif loop.steps >= self.min_steps and loop.idle_optimizers:
             yield from self._idle(trace, loop)
 

@@ -120,6 +120,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
         schedulers=tuple(_schedulers(loop)),
+        strangers=loop.strangers.facts() if loop.fed and not (loop.steps or holders) else (),
         streams=streams,
         compiled=tuple(loop.compiled),
         blind=tuple(loop.blind),

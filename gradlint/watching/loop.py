@@ -39,6 +39,7 @@ from gradlint.watching.roots import (
 )
 from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
+from gradlint.watching.strangers import Strangers
 
 MAX_BACKWARDS = 8
 """Backwards looked at in one step; a loop that never steps must not pay for ever."""
@@ -84,7 +85,10 @@ class Loop(switchboard.Ear):
         self.discover = discover
         self.discovery = Discovery(self.admit)
         self.cast = Cast(self)
-        self.optimizers = Optimizers(self.step_begins, self.step_ended, self._matters)
+        self.optimizers = Optimizers(
+            self.step_begins, self.step_ended, self._matters, self.stranger_steps
+        )
+        self.strangers = Strangers()
         self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]
         self.steps = 0
         self.backwards = 0
@@ -481,6 +485,12 @@ class Loop(switchboard.Ear):
             self.discovery.start()
 
     # -- what torch tells: optimizer steps --------------------------------------------
+
+    @guarded
+    def stranger_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer steps that holds none of the models, which nothing else updates so far."""
+        if self.backwards and not (self.given or self.steps):
+            self.strangers.steps(optimizer, self.backwards)
 
     @guarded
     def step_begins(self, optimizer: torch.optim.Optimizer) -> None:

@@ -90,12 +90,18 @@ class Optimizers:
         begins: Called when the step of an optimizer that matters begins.
         ended: Called when it ended.
         matters: Whether an optimizer is one of the loop's.
+        stranger: Called when the step of one that does not matter begins.
     """
 
     def __init__(
-        self, begins: Told, ended: Told, matters: Callable[[torch.optim.Optimizer], bool]
+        self,
+        begins: Told,
+        ended: Told,
+        matters: Callable[[torch.optim.Optimizer], bool],
+        stranger: Told,
     ) -> None:
         self._begins = begins
+        self._stranger = stranger
         self._ended = ended
         self._matters = matters
         self._known: dict[int, Known] = {}
@@ -195,7 +201,9 @@ class Optimizers:
         # An optimizer that wraps another steps around it: one step.
         if len(self._running) > 1:
             return
-        if self._counts(optimizer) and not (self.rests and self._known[id(optimizer)].steps):
+        if not self._counts(optimizer):
+            self._stranger(optimizer)
+        elif not (self.rests and self._known[id(optimizer)].steps):
             self._begins(optimizer)
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -19,10 +19,6 @@ whose schedule nobody steps in this loop, so that its learning rate stays zero."
 WHY: dict[str, dict[str, str]] = {
     "input-times-zero": {"run": "inputs are exchanged on a copy, which only check makes"},
     "view-mixes-batch-mlp": {"run": "samples are exchanged on a copy, which only check makes"},
-    "optimizer-of-another-model": {
-        "run": "a watcher that is given a model alone follows no optimizer of another (GL707, a "
-        "note, says that nothing steps)",
-    },
     "recurrent-cell-gain-three": {
         "": "GL108 speaks from a gain of 4 in front of tanh: below it such networks are built on "
         "purpose, and with three nothing else leaves its scale",
@@ -58,10 +54,6 @@ WHY: dict[str, dict[str, str]] = {
     },
     "divergence-times-a-hundred": {
         "run": "the terms of a loss are weighed by trials, which only check makes",
-    },
-    "optimizer-of-an-older-model": {
-        "run": "a watcher that is given a model alone follows no optimizer of another (GL707, a "
-        "note, says that nothing steps)",
     },
     "lm-sees-the-future": {"run": "tokens are exchanged on a copy, which only check makes"},
     "diffusion-time-only": {"run": "inputs are exchanged on a copy, which only check makes"},

@@ -5,7 +5,14 @@ import pytest
 from gradlint.finding import Severity
 from gradlint.rules.foreign_parameters import ForeignParameters
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import (
+    LoopFacts,
+    ModuleFacts,
+    OptimizerFacts,
+    ParameterFacts,
+    StrangerFacts,
+    Trace,
+)
 
 
 def trace(
@@ -109,3 +116,30 @@ def test_a_teacher_without_gradients_is_not_lacked() -> None:
     (found,) = findings_of(ForeignParameters(), watched(NOISY, HELD, teacher))
 
     assert found.severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("steps", "stranger", "flagged"),
+    [
+        pytest.param(0, StrangerFacts("Adam", 10, 6), True, id="ten-steps-for-nothing"),
+        pytest.param(0, StrangerFacts("Adam", 9, 6), False, id="too-few-steps"),
+        pytest.param(1, StrangerFacts("Adam", 40, 6), False, id="the-model-is-updated"),
+    ],
+)
+def test_an_optimizer_that_never_has_anything_to_apply_is_foreign(steps, stranger, flagged) -> None:
+    loop = LoopFacts(steps=steps, backwards=40, strangers=(stranger,))
+
+    found = findings_of(ForeignParameters(), trace_of(loop=loop))
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
+
+
+def test_its_message_says_what_it_holds() -> None:
+    loop = LoopFacts(backwards=40, strangers=(StrangerFacts("SGD", 40, 6),))
+
+    (found,) = findings_of(ForeignParameters(), trace_of(loop=loop))
+
+    assert found.message == (
+        "SGD stepped 40 times after the model's backward passes and had nothing to apply: it "
+        "holds 6 parameters that the model does not have and that never had a gradient"
+    )

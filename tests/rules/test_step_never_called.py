@@ -12,6 +12,7 @@ from gradlint.trace import (
     OptimizerFacts,
     ParameterFacts,
     ScalerFacts,
+    StrangerFacts,
     TensorFacts,
     Trace,
 )
@@ -51,6 +52,16 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(ended="interrupted"), [WARNING], id="cut-short"),
         pytest.param(trace(ended="interrupted", backwards=500), [ERROR], id="cut-late"),
         pytest.param(trace(None, idle_optimizers=()), [NOTE], id="gradients-are-looked-at"),
+        pytest.param(
+            trace(None, idle_optimizers=(), strangers=(StrangerFacts("SGD", 10, 4),)),
+            [],
+            id="another-stepped-which-is-another-rule",
+        ),
+        pytest.param(
+            trace(None, idle_optimizers=(), strangers=(StrangerFacts("SGD", 9, 4),)),
+            [NOTE],
+            id="another-stepped-a-few-times",
+        ),
         pytest.param(unoptimized(), [WARNING], id="updates-forgotten"),
         pytest.param(unoptimized(loop=LoopFacts(backwards=99)), [NOTE], id="a-few-looks"),
         pytest.param(unoptimized(target=False), [NOTE], id="nothing-to-learn-from"),
