@@ -151,9 +151,10 @@ class UnnormalizedInput(Rule):
 def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> str | None:
     """Return a first layer whose output has the size its weights give an input of `scale`.
 
-    Where none has, one that was called on the input itself: weights that are not random make
-    another size, and below a cut the graph holds no layers.
+    Where none has, one that was called on the input itself and whose output was not measured:
+    below a cut the graph holds no layers.
     """
+    measured = set()
     for op in trace.weight_layers():
         if op.inputs:
             continue
@@ -167,7 +168,10 @@ def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> str | None:
         ratio = reading(trace, op, scale)
         if ratio is not None and 0.3 <= ratio <= 3:
             return op.module
-    called = (m for m in trace.modules.values() if _called_on(trace, m, tensor))
+        if ratio is not None:
+            measured.add(op.module)
+    plain = [m for m in trace.modules.values() if m.path not in measured]
+    called = (m for m in plain if _called_on(trace, m, tensor))
     return next((module.path for module in called), None)
 
 

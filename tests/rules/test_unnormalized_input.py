@@ -255,3 +255,14 @@ FIRST = Operation(0, "linear", "linear", "0", parameters=("0.weight",), missing=
 )
 def test_a_layer_that_was_called_on_the_input_reads_it(observed, expected) -> None:
     assert severities(observed) == expected
+
+
+def test_a_layer_that_makes_little_of_its_input_is_left_in_peace() -> None:
+    """Of x, x², x³, x⁴ the last is all of the input's size, and it has one small weight."""
+    observed = called_on_the_input(operations=(FIRST,), scale=12.0)
+    measured = trace_of(
+        observe("activation_rms", "0", [0.2 * SPREAD * math.sqrt(FAN_IN) * 12], step=0),
+        observe("weight_rms", "0.weight", [SPREAD], kind="parameter", step=0),
+    )
+
+    assert severities(observed.but(observations=measured.observations)) == []
