@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from gradlint.rules._updates import matrices, median_updates, warming_up
+from gradlint.rules._updates import (
+    below_rounding,
+    expected_update,
+    matrices,
+    median_updates,
+    warming_up,
+)
 from gradlint.testing import observe, trace_of
 from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
 
@@ -78,3 +84,57 @@ def test_a_fresh_optimizer_may_stand_at_the_first_rate_of_its_schedule(
     assert warming_up(trace_of(optimizer=OptimizerFacts("SGD", groups), **more)) is expected
     resumed = OptimizerFacts("SGD", groups, has_state=True)
     assert warming_up(trace_of(optimizer=resumed, **more)) is False
+
+
+def pushed(
+    kind: str = "SGD",
+    *,
+    norm: float | None = 2.0,
+    gradient: float = 1.0,
+    rate: float | None = 0.1,
+    **changes: object,
+) -> tuple[Trace, ParameterFacts]:
+    """A weight of 16 entries under a gradient, and the trace it stands in."""
+    trace = trace_of(
+        observe("weight_norm", "w", [] if norm is None else [norm] * 3),
+        observe("gradient_norm", "w", [gradient] * 3),
+        optimizer=OptimizerFacts(kind, ({} if rate is None else {"lr": rate},)),
+    )
+    return trace, ParameterFacts("w", (4, 4), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(pushed(), 0.05, id="rate-times-gradient-over-weight"),
+        pytest.param(pushed("Adam"), 0.2, id="the-rate-at-every-entry"),
+        pytest.param(pushed("Adam", gradient=1e-7), None, id="near-the-eps-of-adam"),
+        pytest.param(pushed(rate=None), None, id="rate-unknown"),
+        pytest.param(pushed(rate=0.0), None, id="rate-zero"),
+        pytest.param(pushed(norm=0.0), None, id="a-weight-of-zero"),
+        pytest.param(pushed(norm=None), None, id="weight-unknown"),
+    ],
+)
+def test_an_update_is_expected_of_rate_and_gradient(
+    observed: tuple[Trace, ParameterFacts], expected: float | None
+) -> None:
+    found = expected_update(*observed)
+
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(pushed(), False, id="large"),
+        pytest.param(pushed(gradient=1e-6), True, id="lost-in-float32"),
+        pytest.param(pushed(gradient=1e-6, dtype="float64"), False, id="kept-in-float64"),
+        pytest.param(pushed(gradient=0.5, dtype="bfloat16"), True, id="lost-in-bfloat16"),
+        pytest.param(pushed(rate=None), True, id="unknown"),
+        pytest.param(pushed(norm=0.0), False, id="zero-has-no-rounding"),
+    ],
+)
+def test_rounding_undoes_updates_below_the_precision_of_the_weights(
+    observed: tuple[Trace, ParameterFacts], expected: bool
+) -> None:
+    assert below_rounding(*observed) is expected
