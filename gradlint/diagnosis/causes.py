@@ -93,7 +93,15 @@ def _from_the_data(cause: Finding, symptom: Finding) -> bool:
     """Whether the scale of inputs or targets can have done that.
 
     It sets the size of the gradient at the output, not how weights make it grow from there.
+    Targets are as large as inputs where they are the same data, and leave an activation's
+    range by their scale alone where they have one sign.
     """
+    if symptom.code == "GL615":
+        inputs, targets = cause.evidence.get("scale", 1.0), symptom.evidence.get("target", 1.0)
+        return bool(0.5 * inputs < targets < 2 * inputs)
+    if symptom.code == "GL603":
+        least = symptom.evidence.get("target_minimum")
+        return least is None or (cause.code == "GL615" and least >= 0)
     decades = symptom.evidence.get("decades")
     if symptom.code == "GL302" and isinstance(decades, Mapping):
         by_data = {kind: n for kind, n in decades.items() if kind not in ("structural", "weights")}
@@ -102,7 +110,12 @@ def _from_the_data(cause: Finding, symptom: Finding) -> bool:
 
 
 def _not_before(cause: Finding, symptom: Finding) -> bool:
-    """Whether the cause was there when the symptom was: steps 0 and 1 see the same weights."""
+    """Whether the cause was there when the symptom was: steps 0 and 1 see the same weights.
+
+    Of the weights themselves, whether it is in them.
+    """
+    if symptom.code == "GL102" and cause.evidence.get("phase") != "parameter":
+        return False
     return symptom.step is None or (cause.step or 0) <= max(symptom.step, 1)
 
 
@@ -179,7 +192,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "target-scale",
         "GL615 GL605",
-        f"GL302 GL306 GL401 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
+        f"GL302 GL306 GL401 GL501 GL603 {_SCALE} {_PROGRESS}",
         "targets far from the output make a large loss and large gradients",
         _from_the_data,
     ),
@@ -188,7 +201,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL601 GL602 GL603 GL604 GL605",
         f"GL105 GL201 GL202 GL301 GL303 GL304 GL501 GL603 {_PROGRESS}",
         "a loss that gets what it does not expect has a small or a wrong gradient",
-        _not_the_rate,
+        _from_the_data,
     ),
     _mechanism(
         "symmetry",
@@ -214,14 +227,14 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "small-signal",
         "GL103",
-        f"GL301 GL501 GL603 GL615 {_SCALE} {_PROGRESS}",
+        f"GL301 GL501 {_SCALE} {_PROGRESS}",
         "a signal that has vanished carries no information and no gradient",
         _not_the_rate,
     ),
     _mechanism(
         "large-signal",
         "GL104 GL106",
-        f"GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 GL603 GL606 GL615 {_SCALE} {_PROGRESS}",
+        f"GL107 GL201 GL202 GL301 GL302 GL306 GL401 GL501 {_SCALE} {_PROGRESS}",
         "a signal that grows with depth saturates, overflows and makes large gradients",
         _not_the_rate,
     ),

@@ -103,7 +103,7 @@ class UpdateTooLarge(Rule):
                     "ratio": ratio,
                     "limit": self.max_ratio,
                     "loss": [first, late],
-                    "rate_suffices": _rate_suffices(trace, above, self.max_ratio),
+                    "rate_suffices": self._rate_suffices(trace, above, self.max_ratio),
                 },
             )
         worst = max(trace.of("loss").at("").training.values, default=math.nan)
@@ -139,25 +139,24 @@ class UpdateTooLarge(Rule):
             evidence={
                 "ratio": replaced[path],
                 "limit": 1.0,
-                "rate_suffices": _rate_suffices(trace, replaced, 1.0),
+                "rate_suffices": self._rate_suffices(trace, replaced, 1.0),
             },
         )
 
+    def _rate_suffices(self, trace: Trace, paths: Iterable[str], limit: float) -> bool:
+        """Whether most of these weights would change as much under a gradient of ordinary size.
 
-def _rate_suffices(trace: Trace, paths: Iterable[str], limit: float) -> bool:
-    """Whether most of these weights would change as much under a gradient of ordinary size.
-
-    An optimizer that divides the gradient's scale out changes every entry by its rate. For
-    others the smallest ordinary gradient is a thousandth of the weight ([0] section 4.4.4).
-    """
-    optimizer = given(trace)
-    if optimizer is None or not optimizer.learning_rates:
-        return False
-    rate = min(optimizer.learning_rates)
-    if not divides_scale_out(optimizer):
-        return 1e-3 * rate > limit
-    facts = [trace.parameters[path] for path in paths]
-    norms = [trace.of("weight_norm").at(p.path) for p in facts]
-    sizes = [n.initial.first if limit >= 1 else n.training.median for n in norms]
-    large = [rate * math.sqrt(p.numel) > limit * n for p, n in zip(facts, sizes, strict=True)]
-    return 2 * sum(large) > len(large)
+        An optimizer that divides the gradient's scale out changes every entry by its rate. For
+        others the smallest ordinary gradient is a thousandth of the weight ([0] section 4.4.4).
+        """
+        optimizer = given(trace)
+        if optimizer is None or not optimizer.learning_rates:
+            return False
+        rate = min(optimizer.learning_rates)
+        if not divides_scale_out(optimizer):
+            return 1e-3 * rate > self.max_ratio
+        facts = [trace.parameters[path] for path in paths]
+        norms = [trace.of("weight_norm").at(p.path) for p in facts]
+        sizes = [n.initial.first if limit >= 1 else n.training.median for n in norms]
+        large = [rate * math.sqrt(p.numel) > limit * n for p, n in zip(facts, sizes, strict=True)]
+        return 2 * sum(large) > len(large)

@@ -410,3 +410,47 @@ def test_faults_of_the_wiring_do_not_bring_about_each_other(one: str, other: str
     found = [said(code, exact=True, stage=WIRING) for code in (one, other)]
 
     assert sorted(roots(link(found))) == sorted([one, other])
+
+
+def test_nan_makes_equal_units_only_of_weights_that_hold_it() -> None:
+    equal = said("GL102", step=0, stage=Stage.INITIALIZATION)
+    found = said("GL501", exact=True, step=0)
+
+    assert "GL102" in roots(link([found, equal]))
+    assert roots(link([found.but(evidence={"phase": "parameter"}), equal])) == ["GL501"]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        pytest.param(150.0, ["GL606"], id="an-autoencoder's"),
+        pytest.param(3e4, ["GL606", "GL615"], id="of-their-own"),
+    ],
+)
+def test_targets_are_off_with_the_inputs_where_they_are_the_same(target, expected) -> None:
+    inputs = said("GL606", stage=Stage.DATA).but(evidence={"scale": 150.0})
+    targets = said("GL615", stage=Stage.DATA).but(evidence={"target": target, "output": 0.1})
+
+    assert sorted(roots(link([inputs, targets]))) == expected
+
+
+@pytest.mark.parametrize(
+    ("cause", "least", "expected"),
+    [
+        pytest.param("GL615", 0.0, ["GL615"], id="divided-by-their-largest-they-fit"),
+        pytest.param("GL615", -3.0, ["GL603", "GL615"], id="standardized-they-do-not"),
+        pytest.param("GL605", 0.0, ["GL603", "GL605"], id="shapes-are-another-matter"),
+    ],
+)
+def test_targets_leave_a_range_by_scale_alone_where_they_have_one_sign(
+    cause, least, expected
+) -> None:
+    bounded = said("GL603", exact=True, stage=Stage.LOSS).but(evidence={"target_minimum": least})
+
+    assert sorted(roots(link([said(cause, exact=True), bounded]))) == expected
+
+
+@pytest.mark.parametrize("signal", ["GL103", "GL104"])
+@pytest.mark.parametrize("fault", ["GL603", "GL606", "GL615"])
+def test_a_signal_explains_neither_data_nor_a_range(signal: str, fault: str) -> None:
+    assert fault in roots(link([said(signal, step=0), said(fault)]))

@@ -186,6 +186,9 @@ PERSISTENT, AT_ONCE = [0.3] * 40, [30.0] * 5 + [0.01] * 35
             thrown(rate("SGD", 200.0), first=1, usual=1, ratio=PERSISTENT), True, id="any-gradient"
         ),
         pytest.param(
+            thrown(rate("SGD", 200.0), first=1, usual=1, ratio=AT_ONCE), True, id="any-at-once"
+        ),
+        pytest.param(
             thrown(OptimizerFacts("SGD"), first=1, usual=1, ratio=PERSISTENT), False, id="unknown"
         ),
     ],
