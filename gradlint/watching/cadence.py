@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Literal
 
@@ -23,6 +24,13 @@ SURE = 1.25
 """Light looks that are made whatever the budget says grow apart by this factor: forty in ten
 thousand steps; what they cost is saved on the looks after them. A verdict must not depend on
 how busy the machine is."""
+
+SHARE = 0.4
+"""Share of the budget that light looks may take, and as much again the full ones, which are dear
+and rare. A fifth is left for what our clock does not see: calls that torch makes to reach us."""
+
+MOST_RESTING = 16
+"""Steps not looked at in a row before their cost is counted: counting costs, too."""
 
 MOST_APART = 1024
 """Steps between two light looks at most, where processes look at the same ones."""
@@ -111,6 +119,19 @@ class Cadence:
             apart *= 2
         return Look.LIGHT if early or step % apart == 0 else Look.OFF
 
+    def resting(self, step: int) -> int:
+        """Return how many steps from `step` on, which is not looked at, surely are not, either."""
+        if self._aligned or self._share <= 0.0:
+            return 1
+        if self.every != "auto":
+            return self.every - step % self.every
+        light, full = (
+            math.ceil((self.cost[kind] - self._credit[kind]) / self._share)
+            for kind in (Look.LIGHT, Look.FULL)
+        )
+        full = max(full, self._next_full - step)
+        return max(1, min(MOST_RESTING, self._next_sure - step, light, full))
+
     def _full(self, step: int) -> Look:
         self._next_full = max(step + 1, round(step * GROWTH))
         return Look.FULL
@@ -118,23 +139,26 @@ class Cadence:
     def _affords(self, look: Look) -> bool:
         return self._credit[look] >= self.cost[look]
 
-    def spent(self, look: Look, own: float, whole: float, *, first: bool = False) -> None:
+    def spent(
+        self, look: Look, own: float, whole: float, *, steps: int = 1, first: bool = False
+    ) -> None:
         """Note what a step cost.
 
         Args:
             look: How closely it was looked at.
             own: Seconds gradlint took of it.
             whole: Seconds the step took, gradlint's included.
+            steps: Number of steps alike that these are the seconds of.
             first: Whether it was one of the first steps, which the budget does not bind.
         """
-        known = self.cost[look]
-        self.cost[look] = own if known == 0.0 else 0.7 * known + 0.3 * own
+        known, each = self.cost[look], own / steps
+        self.cost[look] = each if known == 0.0 else 0.7 * known + 0.3 * each
         if first:
             self._first += own
             return
-        # Half of the budget waits for the full steps, which are dear and rare.
-        share = 0.5 * self.budget * max(whole - own, 0.0)
-        self._share = share if self._share == 0.0 else 0.9 * self._share + 0.1 * share
+        share = SHARE * self.budget * max(whole - own, 0.0)
+        each = share / steps
+        self._share = each if self._share == 0.0 else 0.9 * self._share + 0.1 * each
         self._settle(Look.LIGHT, share, 0.0 if look is Look.FULL else own)
         self._settle(Look.FULL, share, own if look is Look.FULL else 0.0)
 

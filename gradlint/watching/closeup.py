@@ -72,6 +72,8 @@ def total_norm(found: Sequence[Tensor]) -> Tensor | None:
 
 def host_value(value: Tensor) -> float | None:
     """Return a scalar's value where the host has it; None where it would have to wait."""
+    if type(value) is Tensor and value.is_cpu and value.ndim == 0 and value.is_floating_point():
+        return cast(float, value.tolist())  # nearly every loss, at every step
     value = here(value)
     if value.device.type != "cpu" or value.is_complex():
         return None

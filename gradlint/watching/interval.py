@@ -13,12 +13,20 @@ NOTHING = Backward({})
 
 @dataclass(slots=True)
 class Interval:
-    """The open step: everything between two optimizer steps."""
+    """The open step: everything between two optimizer steps.
+
+    Steps that nobody looks at share one, which then goes on to the next step's number.
+    """
 
     look: Look
+    first: int
     number: int
     started: float
     own_before: float
+    last: int = 0
+    """The last of the steps that share it; 0 for one that is alone."""
+    thorough: bool = True
+    """Whether gradients are measured when backward ended, too, and weights in whole."""
     closeup: Closeup | None = None
     initial: bool = False
     """Whether the parameters of the step are as they were made."""

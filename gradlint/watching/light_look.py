@@ -6,13 +6,12 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from gradlint.hooks.ranks import class_of
 from gradlint.hooks.sites import is_lazy
 from gradlint.observation import MODEL
-from gradlint.watching.closeup import Backward, total_norm
+from gradlint.watching.closeup import Backward
 from gradlint.watching.first_non_finite import in_row
 from gradlint.watching.light import Layout, Light, Plan
 
@@ -21,11 +20,18 @@ if TYPE_CHECKING:
 
 
 class LightLook:
-    """Hooks on leaf modules that were called before, and samples of every parameter."""
+    """Hooks on leaf modules that were called before, and samples of every parameter.
 
-    def __init__(self, loop: Loop, number: int) -> None:
+    Args:
+        loop: Where it stands.
+        number: The loop's step.
+        thorough: Whether the norms of all weights are measured.
+    """
+
+    def __init__(self, loop: Loop, number: int, *, thorough: bool) -> None:
         self.loop = loop
         self.number = number
+        self.thorough = thorough
         observer = loop.observer
         leaves = [
             (path, module)
@@ -54,8 +60,7 @@ class LightLook:
 
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """Measure gradients and weights."""
-        found = total_norm(self.light.gradients(without))
-        self.loop.observer.note("total_gradient_norm", torch.zeros(()) if found is None else found)
+        self.light.gradients(without, weights=self.thorough)
 
     def before_update(self) -> None:
         """Keep samples of the weights."""

@@ -41,6 +41,10 @@ from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
 from gradlint.watching.strangers import Strangers
 
+APART = 8
+"""Steps between two thorough light looks, where all are looked at: a weight's norm moves slowly,
+and what changes a gradient between backward and step does so all the time."""
+
 MAX_BACKWARDS = 8
 """Backwards looked at in one step; a loop that never steps must not pay for ever."""
 
@@ -129,6 +133,7 @@ class Loop(switchboard.Ear):
         """Where the loop runs; a forked child runs another."""
         self.thread: int | None = None
         """Where the loop runs; another thread may run another loop."""
+        self._thorough_at = 0
         self._started = 0.0
         self._on_step = on_step
         self._on_numbers = on_numbers
@@ -280,10 +285,15 @@ class Loop(switchboard.Ear):
         stepped = max(1, self.optimizers.count_stepped)
         look = self.cadence.next(self.steps // stepped + 1)
         number = self.steps + 1
-        interval = Interval(look, number, time.perf_counter(), self.own)
+        interval = Interval(look, number, number, time.perf_counter(), self.own)
+        if look is Look.LIGHT:
+            interval.thorough = self._thorough(number)
         self._interval = interval
         self.clock = time.thread_time if self.steps < FIRST_LIGHT else time.perf_counter
-        self.optimizers.rests = look is Look.OFF and self._hand is None and self.ranks.world < 2
+        rests = look is Look.OFF and self._hand is None and self.ranks.world < 2
+        self.optimizers.rests = rests
+        if rests and stepped == 1 and self.steps >= FIRST_LIGHT:
+            interval.last = number + self.cadence.resting(number) - 1
         self._look_at(interval)
 
     def _look_at(self, interval: Interval) -> None:
@@ -292,7 +302,16 @@ class Loop(switchboard.Ear):
             several = self.optimizers.count_stepped > 1
             interval.closeup = FullLook(self, interval.number, keep_calls=several)
         elif interval.look is Look.LIGHT:
-            interval.closeup = LightLook(self, interval.number)
+            interval.closeup = LightLook(self, interval.number, thorough=interval.thorough)
+
+    def _thorough(self, number: int) -> bool:
+        """Whether a light look takes what costs a pass over all gradients or weights more."""
+        early = number <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)
+        alone = self.ranks.world < 2 and not self.scaling.seen
+        if alone and not early and number < self._thorough_at + APART:
+            return False
+        self._thorough_at = number
+        return True
 
     def _close(self, interval: Interval, known: Known | None) -> None:
         """Take what an interval gave; the next one begins."""
@@ -311,10 +330,25 @@ class Loop(switchboard.Ear):
         if self.steps == 2:
             self.schedulers |= schedulers_of(self.optimizers.stepped)
         first = self.steps <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)
-        self.cadence.spent(interval.look, own, now - interval.started, first=first)
+        steps = interval.number - interval.first + 1 if interval.look is Look.OFF else 1
+        self.cadence.spent(interval.look, own, now - interval.started, steps=steps, first=first)
         self._open()
         if self._on_step is not None:
             self._on_step(interval.number)
+
+    def _pass(self, interval: Interval, known: Known) -> None:
+        """Take what a step gave that nobody looked at; the next one is like it."""
+        number = interval.number
+        self.steps = number
+        self.raised = None
+        rate = known.learning_rate()
+        self.series.close(number, self.cast.stream(known), self.clips, rate, looked=False)
+        interval.number = number + 1
+        interval.backwards = 0
+        interval.initial = False
+        known.carry.forget()
+        if self._on_step is not None:
+            self._on_step(number)
 
     def _discard(self) -> None:
         """Forget the open step: it was not made."""
@@ -410,7 +444,8 @@ class Loop(switchboard.Ear):
                 self.refresh(label, model)
         if closeup is not None:
             closeup.backward_ended()
-            self._note_norms(interval)
+            if interval.thorough:
+                self._note_norms(interval)
             if interval.backwards == 1 and self.optimizers.running is not None:
                 self._closure_ended(interval, self.optimizers.running)
         if self.backwards in (1, 10):  # the second look finds what idles
@@ -560,6 +595,9 @@ class Loop(switchboard.Ear):
             self.cast.first_step(known)
         self.optimizers.stepped_once(known, interval.number)
         self.scaling.stepped()
+        if interval.number < interval.last and interval.closeup is None:
+            self._pass(interval, known)
+            return
         self._close(interval, known)
         opened = self._interval
         if opened is not None and (opened.closeup is not None or self.optimizers.count_stepped > 1):

@@ -70,6 +70,10 @@ class Known:
     def learning_rate(self) -> float | None:
         """Return the largest rate of its groups that can be read without waiting."""
         optimizer = self.optimizer()
+        if optimizer is not None and len(optimizer.param_groups) == 1:
+            only = optimizer.param_groups[0].get("lr")
+            if type(only) is float:
+                return only
         rates: list[float] = []
         for group in optimizer.param_groups if optimizer is not None else ():
             rate: Any = group.get("lr")

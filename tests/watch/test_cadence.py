@@ -34,6 +34,38 @@ def test_the_budget_is_kept_after_the_first_steps(
     assert own <= budget * step_time * len(found) + sure + cost[Look.FULL]
 
 
+def looks_with_rests(
+    cadence: Cadence, steps: int, cost: dict[Look, float], step_time: float
+) -> list[Look]:
+    """As `looks`, but steps that surely rest are counted together, as `Loop` does."""
+    found: list[Look] = []
+    while len(found) < steps:
+        step = len(found) + 1
+        look = cadence.next(step)
+        alike = cadence.resting(step) if look is Look.OFF and step > FIRST_LIGHT else 1
+        found += [look] * alike
+        own = cost[look]
+        cadence.spent(
+            look, own * alike, (step_time + own) * alike, steps=alike, first=step <= FIRST_LIGHT
+        )
+    return found[:steps]
+
+
+@pytest.mark.parametrize("every", ["auto", 7, 100])
+@pytest.mark.parametrize("cost", [CHEAP, DEAR], ids=["cheap", "dear"])
+@pytest.mark.parametrize("step_time", [3e-3, 1e-1])
+def test_resting_together_looks_at_as_many_steps(
+    every: object, cost: dict[Look, float], step_time: float
+) -> None:
+    alone = looks(Cadence(every), 5000, cost, step_time)  # type: ignore[arg-type]
+    together = looks_with_rests(Cadence(every), 5000, cost, step_time)  # type: ignore[arg-type]
+
+    if every != "auto":
+        assert together == alone
+    for look in (Look.LIGHT, Look.FULL):
+        assert together.count(look) == pytest.approx(alone.count(look), rel=0.05, abs=2)
+
+
 def test_what_the_budget_has_is_used() -> None:
     found = looks(Cadence(budget=0.02), 5000, CHEAP, 1e-1)
 
