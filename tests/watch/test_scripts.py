@@ -40,18 +40,13 @@ import pytest
 from tests.scripts.faults import FAULTS, FOLDER, GALLERY, Fault, original
 from tests.scripts.running import run, said
 
-FAST = {"digits_cnn", "dcgan", "iris", "word_language_model", "regression"}
-"""Scripts of the default run, one of each kind of loop; the others are slow."""
+FAST = {"iris", "regression"}
+"""Scripts of the default run, one with an optimizer, one without; the others are slow."""
 
 FAST_FAULTS = {
     "diabetes_regression-no-zero-grad",
     "diabetes_regression-cleared-before-step",
     "quickstart-other-model",
-    "digits_cnn-head-only",
-    "autoencoder-detached",
-    "siamese_contrastive-no-step",
-    "quickstart-rate-x1000",
-    "amp_accumulation-clip-before-unscale",
 }
 
 HELPERS = {"bench", "faults", "faults_steps", "faults_values", "faults_wiring", "planting"}
