@@ -37,6 +37,9 @@ class Closeup(Protocol):
     def backward_ended(self) -> None:
         """Backward returned, or raised."""
 
+    def rest(self) -> None:
+        """Forwards and backwards go by unseen from now on, until the update."""
+
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """The optimizer is about to apply the gradients."""
 

@@ -149,6 +149,10 @@ class FullLook:
         self._recording = False
         observer.release()
 
+    def rest(self) -> None:
+        """Remove hooks; what was measured stays."""
+        self._hooks.close()
+
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """Measure gradients, and at the start the weights themselves."""
         self.loop.observer.weights.gradients(initial=initial, symmetry=True, without=without)

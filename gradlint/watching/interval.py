@@ -33,5 +33,7 @@ class Interval:
     backwards: int = 0
     backward: Backward = NOTHING
     """Gradient norms when the latest backward ended."""
+    rests: bool = False
+    """Whether backwards go by unseen until the step is made: it gathers many of them."""
     measured: bool = False
     """Whether the gradients were measured."""

@@ -297,11 +297,15 @@ class Light:
         columns += [("update_to_weight_ratio", parameters[i]) for i in moving]
         return Layout([*columns, *others])
 
-    def close(self) -> None:
-        """Remove every hook and drop every sample."""
+    def rest(self) -> None:
+        """Remove every hook."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def close(self) -> None:
+        """Remove every hook and drop every sample."""
+        self.rest()
         self._rows.clear()
         self._gradients.clear()
         self._parameters = []

@@ -58,6 +58,10 @@ class LightLook:
         """Take no gradients any more."""
         self.light.in_backward = False
 
+    def rest(self) -> None:
+        """Remove hooks; what was sampled stays."""
+        self.light.rest()
+
     def measure(self, backward: Backward, without: Collection[int], *, initial: bool) -> None:
         """Measure gradients and weights."""
         self.light.gradients(without, weights=self.thorough)

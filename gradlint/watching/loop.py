@@ -27,7 +27,7 @@ from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import Stop, guarded
-from gradlint.watching.interval import Interval
+from gradlint.watching.interval import NOTHING, Interval
 from gradlint.watching.light import Plan
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
@@ -41,12 +41,14 @@ from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
 from gradlint.watching.strangers import Strangers
 
-APART = 8
+APART = 7
 """Steps between two thorough light looks, where all are looked at: a weight's norm moves slowly,
-and what changes a gradient between backward and step does so all the time."""
+and what changes a gradient between backward and step does so all the time. A prime, so that it
+is the turn of every one of several optimizers."""
 
 MAX_BACKWARDS = 8
-"""Backwards looked at in one step; a loop that never steps must not pay for ever."""
+"""Backwards looked at in one step; a loop that never steps must not pay for ever. Of a step that
+gathers more of them the rest goes by, and the gradient it ends with is measured."""
 
 
 class Loop(switchboard.Ear):
@@ -362,7 +364,7 @@ class Loop(switchboard.Ear):
         """Forget a backward that raised, and the forward before it."""
         interval.backwards -= 1
         self.series.take_back()
-        if interval.closeup is not None:
+        if interval.closeup is not None and not interval.rests:
             interval.closeup.backward_ended()
             interval.closeup.discard()
             interval.closeup = None
@@ -399,10 +401,12 @@ class Loop(switchboard.Ear):
         self.series.mark()
         if self.patience is not None and not self.steps and self.backwards > self.patience:
             raise Stop("until")
+        if interval.rests:
+            interval.backward = NOTHING  # what follows adds to it unseen
         loss = tensors[0] if len(tensors) == 1 and tensors[0].numel() == 1 else None
         if loss is not None and not (self.optimizers.inside and interval.backwards > 1):
             self._note_loss(loss)
-        closeup = interval.closeup
+        closeup = None if interval.rests else interval.closeup
         if closeup is None and self.optimizers.count_stepped < 2:
             return
         for carry in self._carries():
@@ -430,7 +434,7 @@ class Loop(switchboard.Ear):
         interval = self._interval
         if interval is None or self._backward_depth or graph_task() != -1:
             return
-        closeup = interval.closeup
+        closeup = None if interval.rests else interval.closeup
         if error is not None:
             self._try_again(interval)
             detail = {"phase": "backward", "type": type(error).__name__, "message": str(error)}
@@ -452,10 +456,10 @@ class Loop(switchboard.Ear):
             self.cast.find_optimizers()
         if interval.backwards == 1 and self.optimizers.count_stepped == 0:
             self._maybe_by_hand(interval)
-        many = interval.backwards > MAX_BACKWARDS and not self.optimizers.inside
-        if many and closeup is not None:
-            closeup.discard()
-            interval.closeup = None
+        many = interval.backwards >= MAX_BACKWARDS and not self.optimizers.inside
+        if closeup is not None and many:
+            interval.rests = True
+            closeup.rest()
 
     def _closure_ended(self, interval: Interval, known: Known) -> None:
         """Measure what an optimizer's step asked for itself, before it moves anything."""

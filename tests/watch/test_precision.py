@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradlint.watching import Watcher
+from gradlint.watching.loop import MAX_BACKWARDS
 from tests.watch.ledger import BOTH, STEPS, Ledger, at
 
 
@@ -214,3 +215,31 @@ def test_accumulated_gradients_are_one_step_and_carry_nothing(clear: str, every:
     assert len(carried) == STEPS - 1
     assert set(carried) == {0.0}
     assert watcher.report.verdict == "healthy"
+
+
+@BOTH
+def test_a_step_of_many_backwards_is_measured_at_its_end(every: Any) -> None:
+    """Its first backwards are looked at, the rest go by; none of a run is left out for it."""
+    model, x, y = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ledger, parts, losses = Ledger(model), 3 * MAX_BACKWARDS, []
+    with Watcher(model, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            losses.append(0.0)
+            for part in range(parts):
+                rows = [part, part + 1]
+                loss = nn.functional.cross_entropy(model(x[rows]), y[rows]) / parts
+                loss.backward()
+                losses[-1] += float(loss.detach())
+            ledger.before()
+            optimizer.step()
+            ledger.after()
+            optimizer.zero_grad()
+
+    trace = ledger.agrees(watcher)
+    assert trace.facts.loop.backwards == parts * STEPS
+    assert trace.facts.loop.observed == STEPS
+    assert trace.facts.loop.forwards == 1.0
+    assert list(trace.of("loss").training.values) == pytest.approx(losses, rel=1e-5)
+    assert not trace.of("backward_gradient_norm").training.values
+    assert set(trace.of("carried_gradient_norm").training.values) == {0.0}
