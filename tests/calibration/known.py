@@ -37,9 +37,6 @@ WHY: dict[str, dict[str, str]] = {
     "softmax-over-batch-and-head-alone": {
         "": "16 samples of 16 tokens: the softmax's axis cannot be told (as above)",
     },
-    "detached-and-raw-inputs": {
-        "": "GL606 looks for the first layer in the graph, and this one is cut off from it",
-    },
     "sigmoid-output-and-rate-of-1e-9": {
         "": "a bounded output explains that nothing moves: GL402 is folded under it, or silent",
     },
