@@ -114,10 +114,11 @@ def _classes(kind: str, output: Tensor) -> int | None:
 
 
 def _row_sums(kind: str, output: Tensor) -> tuple[float | None, float | None]:
-    if kind not in _CLASS or output.ndim < 2 or output.numel() == 0:
+    if kind not in (*_CLASS, "ctc") or output.ndim < 2 or output.numel() == 0:
         return None, None
     values = output.detach().to(torch.float64)
-    sums = (values.exp() if kind == "nll" else values).sum(dim=1)
+    classes = -1 if kind == "ctc" else 1
+    sums = (values if kind == "cross_entropy" else values.exp()).sum(dim=classes)
     return number(sums.amin()), number(sums.amax())
 
 
@@ -144,9 +145,11 @@ def from_graph(
 def _from_operation(
     captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]
 ) -> LossFacts | None:
-    entered = captured.saved(op, "self")
-    target = captured.saved(op, "target")
     kind = op.kind
+    entered = captured.saved(op, "log_probs" if kind == "ctc" else "self")
+    target = captured.saved(op, "target")
+    if entered is not None and target is not None:
+        target = _unrepeated(target, entered)
     before = captured.graph.behind(op, lambda o: o.kind in STRUCTURAL)
     shown = entered
     softmaxed = any(o.kind == "log_softmax" and o.in_loss for o in before)
@@ -166,6 +169,13 @@ def _from_operation(
         row_sum_min=low,
         row_sum_max=high,
     )
+
+
+def _unrepeated(target: Tensor, entered: Tensor) -> Tensor:
+    """Return what a loss repeated along the last axis to fit an output that was not repeated."""
+    repeated = target.ndim > 1 and target.stride(-1) == 0 < target.stride(0)
+    own = entered.ndim == target.ndim and entered.stride(-1) != 0 and target.shape[-1] > 1
+    return target[..., :1] if repeated and own else target
 
 
 def _normalized(entered: Tensor | None) -> bool:

@@ -122,6 +122,23 @@ def broadcasts(output: Shape, target: Shape) -> Fault:
     )
 
 
+def class_numbers(output: TensorFacts, target: TensorFacts) -> Fault | None:
+    """Say that a column of class numbers was repeated for each of as many scores."""
+    classes = output.shape[-1] if len(output.shape) > 1 else 0
+    if classes < 3 or target.shape != (*output.shape[:-1], 1) or not target.whole:
+        return None
+    every = target.minimum == 0 and target.maximum == classes - 1
+    if not every or not 3 <= (target.unique or 0) <= classes:
+        return None
+    return (
+        f"the targets {target.shape} are numbers from 0 to {classes - 1}, the output "
+        f"{output.shape} has {classes} columns: each of them learns the number of the class",
+        "Use cross_entropy on the scores and the class numbers, or compare with "
+        "one_hot(targets, classes).",
+        Severity.ERROR,
+    )
+
+
 def fit(first: Shape, second: Shape) -> bool:
     """Whether two shapes broadcast, to whatever."""
     pairs = zip(reversed(first), reversed(second), strict=False)

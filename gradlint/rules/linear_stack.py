@@ -24,7 +24,8 @@ class LinearStack(Rule):
 
     ## What it does
     Flags a linear layer, or a convolution of the same kernel, whose output goes straight
-    (past flattening, dropout and biases) into one other of its kind and nowhere else. The
+    (past flattening, dropout, biases and a LeakyReLU of slope 1, as ``nn.LeakyReLU(True)``
+    makes one) into one other of its kind and nowhere else. The
     inner width has to be at least the smaller of the outer ones; smaller is a low-rank
     factorization, which is meant.
 
@@ -81,14 +82,19 @@ class LinearStack(Rule):
             widths = _widths(trace, first, second)
             if widths is None or widths[1] < min(widths[0], widths[2]):
                 continue
+            straight = _is_straight_between(graph, first, second)
             if not _same_part(trace, first, second) or _attends(graph, first, second):
                 continue
             yield self.finding(
                 second.module,
                 f"nothing nonlinear between {first.module or 'the weights'} and "
                 f"{second.module or 'the next'}: {widths[0]} → {widths[1]} → {widths[2]} is one "
-                f"{first.kind} layer {widths[0]} → {widths[2]}",
+                f"{first.kind} layer {widths[0]} → {widths[2]}"
+                + (", for a LeakyReLU with a slope of 1 changes nothing" if straight else ""),
                 trace=trace,
+                help="Give the slope by its name: LeakyReLU(negative_slope=0.01, inplace=True)."
+                if straight
+                else self.help,
                 modules=tuple(dict.fromkeys(op.module or "" for op in (first, second))),
                 evidence={"first": first.module, "second": second.module, "widths": list(widths)},
             )
@@ -97,7 +103,17 @@ class LinearStack(Rule):
 def _is_linear(trace: Trace, op: Operation) -> bool:
     bias = op.kind == "parameter_add" and bias_of(trace, op) is not None
     dropout = op.kind == "mask" and "Dropout" in trace.module_kind(op.module or "")
-    return (op.kind in _LINEAR or bias or dropout) and not op.in_loss
+    return (op.kind in _LINEAR or bias or dropout or _is_straight(op)) and not op.in_loss
+
+
+def _is_straight(op: Operation) -> bool:
+    """Whether it is a LeakyReLU that returns what it is given."""
+    return op.kind == "leaky_relu" and op.attributes.get("slope") == 1
+
+
+def _is_straight_between(graph: Graph, first: Operation, second: Operation) -> bool:
+    behind = {op.id for op in graph.ancestors(second)}
+    return any(_is_straight(op) and op.id in behind for op in graph.descendants(first))
 
 
 def _widths(trace: Trace, first: Operation, second: Operation) -> tuple[int, int, int] | None:

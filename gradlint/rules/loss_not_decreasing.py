@@ -15,6 +15,9 @@ from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
+_EARLY = 5
+"""Losses of which the largest is taken for where a run began."""
+
 
 @dataclass(frozen=True)
 class LossNotDecreasing(Rule):
@@ -23,7 +26,8 @@ class LossNotDecreasing(Rule):
     ## What it does
     Compares the median loss of the last quarter of the watched steps with the median at
     initialization, and both with the loss's own noise from step to step. Rising by more than
-    `max_rise` is an error, by a tenth and more than the noise a warning. Staying within
+    `max_rise` is an error (clear of the noise, or with every late loss that far above the
+    first ones), by a tenth and more than the noise a warning. Staying within
     `min_fall` over `min_steps` steps, while the weights moved by `min_travel` of their size, is
     a warning where the loss is above `max_excess` times that of a guess, and else a note: at a
     guess targets may not follow from inputs, below it the loss may be at its floor.
@@ -89,7 +93,8 @@ class LossNotDecreasing(Rule):
         first, late = seen
         rough = noise(trace)
         rises = late > 1.1 * abs(first) and late > first + 3 * rough
-        doubled = late > self.max_rise * abs(first) and late > first + 6 * rough
+        clear = late > first + 6 * rough or self._left(trace)
+        doubled = late > self.max_rise * abs(first) and clear
         if late == math.inf or (doubled and _given(trace)):
             severity = Severity.ERROR
         elif count < self.min_steps or warming_up(trace):
@@ -124,6 +129,15 @@ class LossNotDecreasing(Rule):
         if trace.facts.synthesized:
             return "the batch was made up: there is nothing to learn in it"
         return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
+
+    def _left(self, trace: Trace) -> bool:
+        """Whether no late loss is where the first ones were: growth is no noise."""
+        values = trace.of("loss").at("").training.values
+        quarter = len(values) // 4
+        if quarter < 3:
+            return False
+        early = max(abs(v) for v in values[:quarter][:_EARLY])
+        return min(values[-quarter:]) > self.max_rise * early
 
     def _supervised(self, trace: Trace) -> bool:
         return bool(trace.facts.targets) and bool(trace.facts.losses)

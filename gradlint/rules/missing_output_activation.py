@@ -11,6 +11,9 @@ from gradlint.rules._losses import first_behind, loss_groups, place, predictions
 from gradlint.rules.base import Rule
 from gradlint.trace import LossFacts, TensorFacts, Trace
 
+_LOG = {"nll": "NLLLoss", "ctc": "CTCLoss"}
+"""Losses on log-probabilities."""
+
 _SIGMOID = "End the model in a sigmoid, or use BCEWithLogitsLoss on the raw outputs."
 
 
@@ -19,8 +22,8 @@ class MissingOutputActivation(Rule):
     """A loss on probabilities that is given raw outputs.
 
     ## What it does
-    Flags `NLLLoss` on values that are no log-probabilities (some above 0, or rows whose
-    exponentials do not sum to 1 within `tolerance`), `BCELoss` on values outside 0…1, and
+    Flags `NLLLoss` and `CTCLoss` on values that are no log-probabilities (some above 0, or rows
+    whose exponentials do not sum to 1 within `tolerance`), `BCELoss` on values outside 0…1, and
     `KLDivLoss` on a softmax, of which it wants the logarithm.
 
     ## Why is this bad?
@@ -48,7 +51,7 @@ class MissingOutputActivation(Rule):
     less are a warning: distributions with some outcomes left out on purpose look so.
 
     ## References
-    - PyTorch documentation of `NLLLoss`, `BCELoss`, `KLDivLoss`: what each expects
+    - PyTorch documentation of `NLLLoss`, `CTCLoss`, `BCELoss`, `KLDivLoss`: what each expects
     - The tolerance is our choice: log(p + 1e-3) over 50 classes sums to 1.05, raw outputs
       near 0 sum to K (tests/rules/test_missing_output_activation.py)
     """
@@ -109,7 +112,7 @@ class MissingOutputActivation(Rule):
     def _judge(self, trace: Trace, seen: LossFacts) -> Finding | None:
         if seen.output is None:
             return None
-        if seen.kind == "nll":
+        if seen.kind in _LOG:
             return self._nll(trace, seen, seen.output)
         low, high = seen.output.minimum, seen.output.maximum
         if seen.kind == "bce" and (low < 0 or high > 1):
@@ -135,19 +138,20 @@ class MissingOutputActivation(Rule):
         last = {op.kind for op in predictions(trace, seen)}
         hint = self.help
         if "log_softmax" in last:
-            hint = "Run log_softmax over the class axis, which is axis 1 for NLLLoss."
+            axis = "the last one for CTCLoss" if seen.kind == "ctc" else "axis 1 for NLLLoss"
+            hint = f"Run log_softmax over the class axis, which is {axis}."
         elif "softmax" in last:
             hint = "Take the logarithm: end the model in log_softmax instead of softmax."
         return self.finding(
             place(trace, seen),
-            "NLLLoss receives values that are no log-probabilities: exp sums to "
+            f"{_LOG[seen.kind]} receives values that are no log-probabilities: exp sums to "
             f"{low:.2g}…{high:.2g} a row where 1 is due, the largest value is "
             f"{output.maximum:.2g}",
             trace=trace,
             severity=severity,
             help=hint,
             evidence={
-                "loss": "nll",
+                "loss": seen.kind,
                 "row_sum_min": low,
                 "row_sum_max": high,
                 "maximum": output.maximum,

@@ -15,6 +15,7 @@ from gradlint.rules._targets import (
     binary,
     broadcasts,
     class_labels,
+    class_numbers,
     different_labels,
     fit,
     not_indices,
@@ -33,7 +34,8 @@ class TargetRange(Rule):
     Compares each loss's targets with its output: class labels with 0…K−1 (`ignore_index` left
     out), their shape and dtype with what cross-entropy and NLL want (class indices or rows of
     probabilities, not one-hot integers), the targets of binary cross-entropy with 0…1, and the
-    shapes of a difference: (N, 1) against (N) broadcasts to (N, N). Of a loss of torch's that
+    shapes of a difference: (N, 1) against (N) broadcasts to (N, N), and class numbers (N, 1)
+    against scores (N, K) are repeated K times. Of a loss of torch's that
     raised, shapes that do not go together are named, too.
 
     ## Why is this bad?
@@ -125,7 +127,7 @@ class TargetRange(Rule):
             if not fit(*shapes):
                 return shapes_differ(seen.kind, *shapes)
             return broadcasts(*shapes) if outer(*shapes) else None
-        return None
+        return class_numbers(seen.output, seen.target) if seen.kind in REGRESSION else None
 
     def _broadcast(self, trace: Trace) -> Finding | None:
         """Find a difference written by hand, or in a loss function, that became an outer one."""

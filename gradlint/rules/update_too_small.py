@@ -32,7 +32,10 @@ class UpdateTooSmall(Rule):
     while there is a gradient and the loss keeps its first value within a tenth, or within its
     noise from step to step. Where no matrix
     changes at all, learning rate and gradient have to say that rounding undoes the updates. Of
-    a watched loop `min_looked_at` steps suffice, taken to the loop's highest learning rate.
+    a watched loop `min_looked_at` steps suffice, taken to the loop's highest learning rate; one
+    that ran to its end over `min_whole` steps or more is flagged as well where they all together
+    moved no matrix by `min_travel` of its size, and one in which every gradient that backward
+    left was exactly zero.
 
     ## Why is this bad?
     At 1e-6 a step it takes a million steps to replace a weight. In half precision such
@@ -56,12 +59,16 @@ class UpdateTooSmall(Rule):
 
     ## When it is wrong
     The first steps of a warm-up are small on purpose: a learning rate that is still rising
-    silences the rule, and so does a loss at its floor or on its way there.
+    silences the rule, and so does a loss at its floor or on its way there. Weights that were
+    loaded need little: how far they travel is not judged.
 
     ## References
     - CS231n notes, "Neural networks part 3": about 1e-3 is usual
     - `min_ratio` 1e-6: on 30 healthy runs no matrix was below 1e-4 from step 10 on; two decades
       are left for fine-tuning rates
+    - `min_travel` 1e-2: a fifth of what loss-not-decreasing asks for before it says that weights
+      moved and nothing came of it; wide networks that learn by less ("lazy training", Chizat et
+      al., 2019) show a loss that falls
     """
 
     code: ClassVar = "GL402"
@@ -74,6 +81,8 @@ class UpdateTooSmall(Rule):
     min_ratio: float = 1e-6
     min_steps: int = 10
     min_looked_at: int = 3
+    min_whole: int = 100
+    min_travel: float = 1e-2
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if no matrix moves."""
@@ -82,14 +91,20 @@ class UpdateTooSmall(Rule):
             return
         first, late = seen
         norms = trace.of("total_gradient_norm").at("").training
+        if self._no_gradient(trace):
+            yield self._without_gradient(trace)
+            return
         fell = late < 0.9 * first and first - late > 3 * noise(trace)
         if fell or not 0 < norms.median < math.inf or abs(first) < 1e-6:
             return
         needed, factor = self._at_the_highest_rate(trace)
         medians = median_updates(trace, 1, needed)
-        if not medians or max(medians.values()) * factor >= self.min_ratio:
+        if not medians:
             return
         path = max(medians, key=lambda p: medians[p])
+        travel = self._travel(trace, medians[path] * factor)
+        if medians[path] * factor >= self.min_ratio and not travel < self.min_travel:
+            return
         rate = trace.of("learning_rate").at("").training.median
         ratio = medians[path]
         if ratio == 0 and rate > 0:
@@ -98,10 +113,13 @@ class UpdateTooSmall(Rule):
                 return  # nothing moves at any rate: not the rate's fault
             ratio = expected
         shown = "" if math.isnan(rate) else f" at a learning rate of {rate:.2g}"
+        limit = f" (limit {self.min_ratio:.2g})"
+        if ratio * factor >= self.min_ratio:
+            limit = f", {travel:.2g} in the whole run (limit {self.min_travel:.2g})"
         yield self.finding(
             "",
-            f"no weight matrix changes by more than {ratio:.2g} of its size a step{shown} "
-            f"(limit {self.min_ratio:.2g}); the loss stays at {late:.2g}",
+            f"no weight matrix changes by more than {ratio:.2g} of its size a step{shown}"
+            f"{limit}; the loss stays at {late:.2g}",
             trace=trace,
             evidence={
                 "ratio": ratio,
@@ -114,6 +132,31 @@ class UpdateTooSmall(Rule):
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
         return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
+
+    def _travel(self, trace: Trace, ratio: float) -> float:
+        """Return how far a run that is over could take a matrix, in its own size."""
+        loop = trace.facts.loop
+        if loop is None or loop.ended or loop.steps < self.min_whole or trace.facts.pretrained:
+            return math.inf
+        return ratio * loop.steps
+
+    def _no_gradient(self, trace: Trace) -> bool:
+        """Whether every backward left nothing but zeros, though the loss was none."""
+        norms = trace.of("backward_gradient_norm").at("").training.values
+        losses = trace.of("loss").at("").training.values
+        return len(norms) >= self.min_looked_at and not any(norms) and any(losses)
+
+    def _without_gradient(self, trace: Trace) -> Finding:
+        seen = len(trace.of("backward_gradient_norm").at("").training)
+        return self.finding(
+            "",
+            f"the gradient of every parameter is exactly 0 in all {seen} steps looked at: no "
+            "weight moves",
+            trace=trace,
+            help="Look for what cancels: a difference or a ratio of one output and itself (old "
+            "log-probabilities want no_grad), a constant loss, a function that is flat everywhere.",
+            evidence={"ratio": 0.0, "limit": self.min_ratio, "learning_rate": None},
+        )
 
     def _at_the_highest_rate(self, trace: Trace) -> tuple[int, float]:
         """Return at how many steps updates must be known, and a factor they are taken times.

@@ -147,3 +147,31 @@ def test_a_call_that_would_raise_still_has_facts() -> None:
     assert facts.target is not None
     assert facts.target.maximum == 5
     assert from_call(nn.CrossEntropyLoss(), {"logits": WANTED}, LABELS) is None
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_a_target_repeated_for_each_output_is_told_as_it_was_given() -> None:
+    column = torch.tensor([[0.0], [1.0], [2.0], [1.0]])
+
+    (repeated,) = facts_of(lambda o: F.mse_loss(o, column), column)
+    (own,) = facts_of(lambda o: F.mse_loss(o, WANTED), WANTED)
+    (square,) = facts_of(lambda o: F.mse_loss(o[:, :1], column[:, 0]), column)
+
+    assert repeated.target is not None
+    assert repeated.target.shape == (4, 1)
+    assert own.target is not None
+    assert own.target.shape == (4, 3)
+    assert square.target is not None
+    assert square.target.shape == (4, 4)
+
+
+@pytest.mark.parametrize(("last", "total"), [(nn.LogSoftmax(1), 1.0), (nn.Identity(), 3.0)])
+def test_ctc_shows_whether_its_rows_are_log_probabilities(last: nn.Module, total: float) -> None:
+    def ctc(output: Tensor) -> Tensor:
+        lengths = torch.tensor([4])
+        return F.ctc_loss(output[:, None], torch.tensor([[1, 2]]), lengths, torch.tensor([2]))
+
+    (found,) = facts_of(ctc, LABELS, last)
+
+    assert found.kind == "ctc"
+    assert found.row_sum_max == pytest.approx(1.0) if total == 1.0 else found.row_sum_max != 1.0

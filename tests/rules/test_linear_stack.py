@@ -203,3 +203,17 @@ def changed(first: dict[str, Any], second: dict[str, Any], **settings: Any) -> T
 )
 def test_layers_that_cannot_be_multiplied_out_are_silent(trace: Trace) -> None:
     assert not findings_of(LinearStack(), trace)
+
+
+@pytest.mark.parametrize(("slope", "flagged"), [(1, True), (1.0, True), (0.2, False)])
+def test_a_leaky_relu_of_slope_one_is_none(slope: float, flagged: bool) -> None:
+    trace = pair("leaky_relu")
+    operations = [
+        replace(op, attributes={"slope": slope}) if op.kind == "leaky_relu" else op
+        for op in trace.graph.operations
+    ]
+    trace = Trace(parameters=trace.parameters, graph=Graph(tuple(operations)), facts=trace.facts)
+
+    found = findings_of(LinearStack(), trace)
+
+    assert [f.message.endswith("a slope of 1 changes nothing") for f in found] == [True] * flagged

@@ -163,3 +163,16 @@ def test_losses_of_two_kinds_are_at_most_a_note() -> None:
     (found,) = findings_of(LossNotDecreasing(), observed.but(facts=both))
 
     assert found.severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        pytest.param([2.0, *[2.0 * 3**i for i in range(40)]], Severity.ERROR, id="diverges"),
+        pytest.param([0.1, *[0.1, 2.0] * 20], None, id="noise-from-a-lucky-start"),
+    ],
+)
+def test_growth_is_told_from_noise(losses, expected) -> None:
+    found = findings_of(LossNotDecreasing(), trace(losses))
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])

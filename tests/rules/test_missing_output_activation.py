@@ -161,3 +161,13 @@ def test_a_shift_inside_the_model_is_no_loss() -> None:
 )
 def test_unknown_values_are_silent(loss: LossFacts) -> None:
     assert findings_of(MissingOutputActivation(), trace_of(losses=(loss,))) == ()
+
+
+@pytest.mark.parametrize(("rows", "flagged"), [((4.9, 6.7), True), ((1.0, 1.0), False)])
+def test_ctc_wants_log_probabilities_over_the_last_axis(rows, flagged) -> None:
+    output = TensorFacts("output", (20, 8, 6), "float32", minimum=-9.0, maximum=0.5)
+    loss = LossFacts("ctc", output=output, row_sum_min=rows[0], row_sum_max=rows[1])
+
+    found = findings_of(MissingOutputActivation(), trace_of(losses=(loss,)))
+
+    assert [f.message[:7] for f in found] == (["CTCLoss"] if flagged else [])

@@ -275,3 +275,26 @@ def test_more_labels_than_outputs_that_raised_are_another_rule_s() -> None:
     )
 
     assert severities(trace) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "flagged"),
+    [
+        pytest.param((0, 9, (64, 1), 10), (64, 10), True, id="class-numbers"),
+        pytest.param((0, 9, (64, 1), 7), (64, 10), True, id="of-which-some-are-missing"),
+        pytest.param((0, 8, (64, 1), 9), (64, 10), False, id="not-up-to-the-last"),
+        pytest.param((1, 9, (64, 1), 9), (64, 10), False, id="not-from-zero"),
+        pytest.param((0, 9, (64, 1), 30), (64, 10), False, id="not-whole"),
+        pytest.param((0, 9, (64, 1), 2), (64, 10), False, id="two-values"),
+        pytest.param((0, 1, (64, 1), 2), (64, 2), False, id="two-heads"),
+        pytest.param((0, 9, (64, 10), 10), (64, 10), False, id="a-target-for-each"),
+    ],
+)
+def test_class_numbers_repeated_for_every_score_are_no_regression(target, shape, flagged) -> None:
+    low, high, of, unique = target
+    whole = unique <= high + 1
+    seen = targets(low, high, of, "float32", unique=unique, whole=whole)
+    output = TensorFacts("output", shape, "float32", -1.0, 1.0)
+    loss = LossFacts("mse", output=output, target=seen, operation=3)
+
+    assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])

@@ -20,6 +20,8 @@ def trace(
     rates: list[float] | None = None,
     optimizer: OptimizerFacts | None = SGD,
     loop: LoopFacts | None = None,
+    backward: list[float] | None = None,
+    pretrained: bool = False,
 ) -> Trace:
     observed, parameters, modules = [], [], []
     for i, values in enumerate(ratios):
@@ -33,8 +35,14 @@ def trace(
     observed.append(observe("loss", "", shown[1:], kind="model"))
     observed.append(observe("total_gradient_norm", "", [norm] * 40, kind="model"))
     observed.append(observe("learning_rate", "", rates or [1e-7] * 40, kind="model"))
+    observed.append(observe("backward_gradient_norm", "", backward or [], kind="model"))
     return trace_of(
-        *observed, parameters=parameters, modules=modules, optimizer=optimizer, loop=loop
+        *observed,
+        parameters=parameters,
+        modules=modules,
+        optimizer=optimizer,
+        loop=loop,
+        pretrained=pretrained,
     )
 
 
@@ -178,3 +186,50 @@ def test_the_rate_suffices_where_a_usual_one_would_move_the_weights(rate, suffic
     (found,) = findings_of(UpdateTooSmall(), trace([1e-8] * 40, rates=[rate] * 40))
 
     assert found.evidence["rate_suffices"] is suffices
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(trace([5e-5] * 40, loop=LoopFacts(steps=199)), True, id="whole-run"),
+        pytest.param(trace([5e-5] * 40, loop=LoopFacts(steps=200)), False, id="at-the-limit"),
+        pytest.param(trace([5e-6] * 40, loop=LoopFacts(steps=99)), False, id="short-run"),
+        pytest.param(
+            trace([5e-6] * 40, loop=LoopFacts(steps=100, ended="until")), False, id="cut-short"
+        ),
+        pytest.param(trace([5e-6] * 40), False, id="a-few-steps-of-a-check"),
+        pytest.param(
+            trace([5e-6] * 40, loop=LoopFacts(steps=100), pretrained=True),
+            False,
+            id="loaded-weights",
+        ),
+        pytest.param(
+            trace([5e-6] * 40, losses=[2.0, *[0.5] * 40], loop=LoopFacts(steps=100)),
+            False,
+            id="the-loss-fell",
+        ),
+    ],
+)
+def test_a_run_that_is_over_and_moved_no_weight_is_told(observed, flagged) -> None:
+    found = findings_of(UpdateTooSmall(), observed)
+
+    assert bool(found) is flagged
+    assert all("in the whole run" in f.message for f in found)
+
+
+@pytest.mark.parametrize(
+    ("norms", "losses", "flagged"),
+    [
+        pytest.param([0.0] * 5, [1e-8] * 41, True, id="never-a-gradient"),
+        pytest.param([0.0] * 4 + [1e-9], [1e-8] * 41, False, id="once"),
+        pytest.param([0.0] * 2, [1e-8] * 41, False, id="too-few-looks"),
+        pytest.param([0.0] * 5, [0.0] * 41, False, id="nothing-is-lost"),
+    ],
+)
+def test_a_gradient_of_zeros_alone_moves_nothing(norms, losses, flagged) -> None:
+    loop = LoopFacts(steps=40)
+    observed = trace([0.0] * 40, losses=losses, norm=0.0, loop=loop, backward=norms)
+
+    found = findings_of(UpdateTooSmall(), observed)
+
+    assert [f.message.partition(" is ")[2][:9] for f in found] == (["exactly 0"] if flagged else [])
