@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import SHAPES, SOFTMAXES, WEIGHTED, Operation
+from gradlint.graph import ACTIVATIONS, SHAPES, SOFTMAXES, WEIGHTED, Operation
 from gradlint.rules._chains import weight_of
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
 _FROM_UNIT = frozenset({"view", "squeeze", "cast", "clone", "dropout", "parameter_add", "scale"})
+
+_ENTRY_BY_ENTRY = (
+    ACTIVATIONS
+    | SOFTMAXES
+    | {"embedding", "add", "mul", "scale", "shift", "parameter_add", "parameter_mul"}
+    | {"dropout", "cast", "clone", "layer_norm"}
+)
+"""Kinds whose result has the axes of what they read; a table of embeddings adds one at the end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class SoftmaxAxis(Rule):
     ## When it is wrong
     Layouts with the batch on another axis (time first), nodes of one graph, bags of
     instances and slots compete over axis 0 by design: without a target per entry of that
-    axis, or where two axes have the batch's length, the rule is silent. So are softmaxes on
+    axis, or where two axes have the batch's length and axis 0 cannot be followed from inputs
+    to outputs, the rule is silent. So are softmaxes on
     the loss side (contrastive losses), those normalized over another axis as well (Sinkhorn,
     dual softmax), and those of parameters alone. A mixture of one component is constant by
     its configuration, and is flagged. At the output, single-class-output speaks.
@@ -141,8 +150,11 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
     size = op.shape[0]
     if facts.synthesized or size < 2 or len(op.shape) < 2:
         return None
+    kept = False
     if size in op.shape[1:] and _swaps_axes(trace, op):
-        return None
+        kept = _labels_rows(trace, size) and _keeps_rows(trace, op)
+        if not kept:
+            return None
     if not facts.targets or not facts.outputs or not facts.inputs:
         return None
     target, output, given = facts.targets[0], facts.outputs[0], facts.inputs[0]
@@ -150,7 +162,7 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
         return None
     if any(_joins_rows(o, size) for o in trace.graph):
         return None
-    if target.shape[1:2] != given.shape[1:2]:
+    if kept or target.shape[1:2] != given.shape[1:2]:
         return Severity.ERROR
     # A target for every entry of the input: samples of features, or time first.
     return Severity.WARNING if len(given.shape) == 2 and given.floating else None
@@ -161,6 +173,31 @@ def _swaps_axes(trace: Trace, op: Operation) -> bool:
     flat = len(op.shape) == 2 and all(len(t.shape) == 2 for t in trace.facts.inputs)
     before = trace.graph.ancestors(op)
     return not flat or any(o.kind in ("transpose", "view", "matmul") for o in before)
+
+
+def _labels_rows(trace: Trace, size: int) -> bool:
+    """Whether the one loss compares each entry of the outputs' axis 0 with one label."""
+    seen = trace.facts.losses[0] if len(trace.facts.losses) == 1 else None
+    if seen is None or seen.target is None or seen.output is None:
+        return False
+    return seen.target.shape == (size,) and seen.output.shape[:1] == (size,)
+
+
+def _keeps_rows(trace: Trace, op: Operation) -> bool:
+    """Whether axis 0 stays what it is from the inputs to the softmax, and on to the outputs."""
+    graph = trace.graph
+    way = (*graph.ancestors(op), op, *graph.descendants(op))
+    return all(_keeps_axis(trace, o) for o in way if not o.in_loss)
+
+
+def _keeps_axis(trace: Trace, op: Operation) -> bool:
+    """Whether axis 0 of the result is axis 0 of what `op` reads, or `op` is inside a Linear."""
+    if op.kind == "linear" or trace.module_kind(op.module or "") == "Linear":
+        return True
+    if op.kind in ("sum", "mean"):
+        return 0 not in op.attributes.get("dims", (0,))
+    same = all(len(o.shape) == len(op.shape) for o in trace.graph.inputs_of(op))
+    return op.kind in _ENTRY_BY_ENTRY and same
 
 
 def _joins_rows(op: Operation, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.softmax_axis import SoftmaxAxis
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import ParameterFacts, TensorFacts, Trace
+from gradlint.trace import LossFacts, ModuleFacts, ParameterFacts, TensorFacts, Trace
 
 LABELS = TensorFacts("target", (32,), "int64")
 FEATURES = TensorFacts("input", (32, 8), "float32")
@@ -253,3 +254,93 @@ def test_an_unknown_axis_is_silent() -> None:
 )
 def test_one_entry_that_goes_to_the_loss_is_another_rule_s(reads: tuple[Operation, ...]) -> None:
     assert severities(model((32, 1), 1, read_by=reads[0], extra=reads[1:])) == []
+
+
+SQUARE = TensorFacts("input", (32, 32), "int64")
+LOSS = LossFacts("cross_entropy", output=OUTPUT, target=LABELS)
+
+
+def pooled(
+    *between: Operation,
+    into: str = "mul",
+    dims: tuple[int, ...] | None = (1,),
+    rank: tuple[int, ...] = (32, 32, 16),
+    losses: tuple[LossFacts, ...] = (LOSS,),
+) -> Trace:
+    """As many tokens as samples: embedded, scored, weighted over axis 0 and summed over one."""
+    scored = len(between) + 1
+    reduced = {} if dims is None else {"dims": dims}
+    operations = (
+        Operation(0, "embedding", "", "table", missing=1, shape=(32, 32, 16)),
+        *between,
+        Operation(scored, "view", "", "score", (scored - 1,), shape=(1024, 16)),
+        Operation(scored + 1, "linear", "", "score", (scored,), shape=(1024, 1)),
+        Operation(scored + 2, "view", "", "score", (scored + 1,), shape=(32, 32, 1)),
+        Operation(scored + 3, "softmax", "", "", (scored + 2,), shape=(32, 32, 1),
+                  attributes={"dim": 0}),
+        Operation(scored + 4, into, "", "", (scored + 3, 0), shape=rank),
+        Operation(scored + 5, "sum", "", "", (scored + 4,), shape=(32, 16), attributes=reduced),
+        Operation(scored + 6, "linear", "", "head", (scored + 5,), shape=(32, 4)),
+        Operation(scored + 7, "log_softmax", "", None, (scored + 6,), shape=(32, 4),
+                  attributes={"dim": 1}, in_loss=True),
+    )  # fmt: skip
+    return trace_of(
+        operations=operations,
+        modules=[ModuleFacts("score", "Linear"), ModuleFacts("table", "Embedding")],
+        inputs=(SQUARE,),
+        targets=(LABELS,),
+        outputs=(OUTPUT,),
+        losses=losses,
+    )
+
+
+TURNED = Operation(1, "transpose", "", "", (0,), shape=(32, 32, 16))
+SCALED = Operation(1, "parameter_mul", "", "", (0,), shape=(32, 32, 16))
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(pooled(), [Severity.ERROR], id="rows-stay-rows"),
+        pytest.param(pooled(SCALED), [Severity.ERROR], id="scaled-on-the-way"),
+        pytest.param(pooled(TURNED), [], id="axes-swapped-on-the-way"),
+        pytest.param(pooled(dims=(0,)), [], id="pooled-over-axis-0"),
+        pytest.param(pooled(dims=(0, 1)), [], id="pooled-over-both"),
+        pytest.param(pooled(dims=None), [], id="pooled-over-an-unknown-axis"),
+        pytest.param(pooled(into="matmul"), [], id="mixed-by-a-product"),
+        pytest.param(pooled(rank=(8, 32, 32, 16)), [], id="broadcast-to-more-axes"),
+        pytest.param(pooled(losses=()), [], id="no-loss-known"),
+        pytest.param(pooled(losses=(LOSS, LOSS)), [], id="two-losses"),
+        pytest.param(
+            pooled(losses=(LossFacts("cross_entropy", output=OUTPUT),)), [], id="targets-unknown"
+        ),
+        pytest.param(
+            pooled(losses=(LossFacts("cross_entropy", target=LABELS),)), [], id="outputs-unknown"
+        ),
+        pytest.param(
+            pooled(losses=(LossFacts("mse", output=OUTPUT, target=OUTPUT),)), [], id="no-labels"
+        ),
+        pytest.param(
+            pooled(losses=(LossFacts("mse", output=SQUARE, target=LABELS),)),
+            [Severity.ERROR],
+            id="another-loss",
+        ),
+        pytest.param(
+            pooled(
+                losses=(LossFacts("mse", output=TensorFacts("", (4, 32), "float32"),
+                                  target=LABELS),)
+            ),
+            [],
+            id="labels-of-another-axis",
+        ),
+    ],
+)  # fmt: skip
+def test_of_two_axes_of_one_length_the_first_is_followed(trace: Trace, expected: object) -> None:
+    assert severities(trace) == expected
+
+
+def test_what_the_loss_joins_says_nothing_of_the_model() -> None:
+    joins = Operation(3, "matmul", "MmBackward0", None, (0,), missing=1, shape=(32, 16))
+
+    assert severities(model((32, 4), 0, extra=(joins,))) == []
+    assert severities(model((32, 4), 0, extra=(replace(joins, in_loss=True),))) == [Severity.ERROR]
