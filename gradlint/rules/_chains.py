@@ -134,10 +134,7 @@ def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
     anything unknown end a chain.
     """
     weights = [o for o in graph if o.kind in MULTIPLIES and not o.in_loss]
-    after = {
-        o.id: [n.id for n in graph.ahead(o, hands_on) if n.kind in MULTIPLIES and not n.in_loss]
-        for o in weights
-    }
+    after = {o.id: [n.id for n in graph.ahead(o, hands_on)] for o in weights}
     left = {o.id for o in weights}
     while left:
         length: dict[int, int] = {}
@@ -164,7 +161,7 @@ def hands_on(op: Operation) -> bool:
     constant = op.kind == "scale" and "scalar" in op.attributes
     # So is a matrix that no one learns: the adjacency of a graph.
     fixed = op.kind == "matmul" and len(op.inputs) == 1
-    return (op.kind in PASSES or constant or fixed) and not op.in_loss
+    return op.kind in PASSES or constant or fixed
 
 
 def initial_value(trace: Trace, metric: str, path: str) -> float | None:

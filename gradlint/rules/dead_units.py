@@ -95,7 +95,7 @@ class DeadUnits(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each rectifier with too many dead units."""
         seen = trace.of("dead_fraction")
-        operations = {op.site: op for op in reversed(trace.graph.operations) if not op.in_loss}
+        operations = {op.site: op for op in reversed(trace.graph.operations)}
         for site in seen.sites:
             fractions = {o.step: o.value for o in seen.at(site)}
             step = max(fractions)

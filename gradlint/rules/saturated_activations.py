@@ -122,5 +122,5 @@ def _is_hidden(trace: Trace, op: Operation) -> bool:
     if op.attributes.get("gate"):
         return False
     passes = STRUCTURAL | {"shift", "scale"}
-    after = trace.graph.ahead(op, lambda o: o.kind in passes and not o.in_loss)
+    after = trace.graph.ahead(op, lambda o: o.kind in passes)
     return bool(after) and not all(o.in_loss for o in after)

@@ -109,7 +109,7 @@ class UnnormalizedInput(Rule):
         path = _first_layer(trace, tensor, scale)
         if path is None:
             return None
-        if small and not large and scale * math.sqrt(_fan_in(trace, path)) > 0.1:
+        if small and scale * math.sqrt(_fan_in(trace, path)) > 0.1:
             return None
         severity = Severity.WARNING
         if trace.facts.pretrained or _normalized(trace, path):
@@ -122,7 +122,7 @@ class UnnormalizedInput(Rule):
             f"{tensor.minimum:.2g} to {tensor.maximum:.2g}: root mean square {scale:.2g} "
             f"(limit {limit:.2g})"
         )
-        if uneven and not small:
+        if uneven:
             message += f", one feature {spread:.2g} times the median feature"
         return self.finding(
             path,

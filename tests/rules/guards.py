@@ -1,8 +1,9 @@
 """Guards of the rules, disabled one by one: ``python -m tests.rules.guards [FILE…]``.
 
 A guard is an `if` whose body only leaves (continue, break, return), each part of it where it
-is an `or`; and a private predicate, made constantly true and constantly false. It is named by
-its function and its source text. Disabling one must make a test of its rule fail.
+is an `or`; each `not …` that has to hold besides (`… and not _feeds_gate(op)`); and a private
+predicate, made constantly true and constantly false. It is named by its function and its source
+text. Disabling one must make a test of its rule fail.
 """
 
 from __future__ import annotations
@@ -75,6 +76,22 @@ def _statements(function: ast.FunctionDef) -> Iterator[ast.stmt]:
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
+def _exceptions(statement: ast.stmt) -> Iterator[tuple[str, list[ast.expr], int]]:
+    """Each `not …` among what has to hold in a statement: of an `and`, of the `if` of a `for`."""
+    for child in ast.iter_child_nodes(statement):
+        if isinstance(child, ast.stmt):
+            continue
+        for node in ast.walk(child):
+            word, parts = "", []
+            if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+                word, parts = "and", node.values
+            elif isinstance(node, ast.comprehension):
+                word, parts = "if", node.ifs
+            for i, part in enumerate(parts):
+                if isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.Not):
+                    yield word, parts, i
+
+
 def _constantly(value: bool, expression: ast.expr) -> ast.expr:
     """`value`; the expression still binds the names it reads, but is never evaluated."""
     operator = ast.Or() if value else ast.And()
@@ -115,6 +132,11 @@ def guards_of(file: Path) -> Iterator[Guard]:
                 yield guard(f"{name} is {value}", top)
             function.body = body
         for node in _statements(function):
+            for what, parts, i in _exceptions(node):
+                part = parts[i]
+                parts[i] = _constantly(True, part)
+                yield guard(f"{name}: {what} {ast.unparse(part)}", top)
+                parts[i] = part
             if not (isinstance(node, ast.If) and _leaves(node)):
                 continue
             test = node.test

@@ -183,3 +183,14 @@ def test_a_forgotten_batch_first_is_a_warning_that_says_so() -> None:
         "attention without batch_first is given 32 × 10 × 8 and attends over the 32 samples: "
         "replacing one changes the outputs of the others by 0.3 of their size"
     )
+
+
+def test_what_the_loss_joins_says_nothing_of_the_model() -> None:
+    """A contrastive loss compares all rows, or takes the softmax of classes."""
+    table = Operation(2, "matmul", "MmBackward0", shape=(32, 32), in_loss=True)
+    classes = Operation(3, "softmax", "SoftmaxBackward0", shape=(32, 3), in_loss=True)
+
+    assert findings_of(BatchLeakage(), trace(0.3, 0.4, table))
+    assert findings_of(
+        BatchLeakage(), trace(0.3, 0.4, classes, inputs=(FEATURES,), kinds="linear transpose view")
+    )

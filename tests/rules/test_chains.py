@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -140,3 +141,20 @@ def test_a_constant_matrix_hands_the_signal_on_and_a_product_of_two_signals_does
 
     assert len(list(chains(Graph((first, product, last))))) == 1
     assert len(list(chains(Graph((first, attention, last))))) == 2
+
+
+def test_layers_of_the_loss_are_in_no_chain() -> None:
+    model, relu, judge = chain("linear", "relu", "linear")
+    inside = (model, relu, replace(judge, in_loss=True))
+
+    assert [len(c) for c in chains(Graph(inside))] == [1]
+
+
+def test_a_leaf_s_output_is_its_operation_s() -> None:
+    trace = trace_of(
+        observe("activation_rms", "0", [2.0], step=0),
+        operations=chain("linear"),
+        modules=[ModuleFacts("0", "Linear")],
+    )
+
+    assert signal(trace, next(chains(trace.graph))) == [("0", 2.0)]

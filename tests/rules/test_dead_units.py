@@ -158,6 +158,8 @@ def test_numbers_that_are_not_finite_do_not_count_as_dead() -> None:
     broken = observe("activation_rms", "1", [1.0, float("nan")], kind="ReLU")
 
     assert severities(trace_of(trace.observations, broken)) == []
+    whole = observe("activation_rms", "1", [1.0, 0.0], kind="ReLU")
+    assert severities(trace.but(observations=(*trace, *whole))) == ["error"]
 
 
 def test_the_message_says_what_was_counted() -> None:

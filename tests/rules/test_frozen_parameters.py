@@ -74,6 +74,13 @@ COMPARED = (
 )
 
 
+RESHAPED = (
+    Operation(0, "view", "ViewBackward0", in_loss=True),
+    Operation(1, "log_softmax", "LogSoftmaxBackward0", inputs=(0,), in_loss=True),
+    Operation(2, "nll", "NllLossBackward0", inputs=(1,), in_loss=True),
+)
+
+
 def severities(observed: Trace) -> list[Severity]:
     return [f.severity for f in findings_of(FrozenParameters(), observed)]
 
@@ -94,6 +101,11 @@ def severities(observed: Trace) -> list[Severity]:
             trace(inputs=((8, 16), (8, 16)), losses=(LABELED,), operations=COMPARED[:2]),
             [Severity.ERROR],
             id="the-size-of-the-batch-and-no-teacher",
+        ),
+        pytest.param(
+            trace(inputs=((8, 16), (8, 16)), losses=(LABELED,), operations=RESHAPED),
+            [Severity.ERROR],
+            id="the-loss-reshapes-what-it-compares",
         ),
         pytest.param(
             trace(inputs=((8, 16), (8, 16)), losses=(LABELED,), operations=COMPARED),
@@ -183,6 +195,11 @@ ALL = trace(frozen=("body", "head"))
     [
         pytest.param(watched(ALL), [Severity.ERROR], id="everything"),
         pytest.param(watched(ALL, foreign=1), [Severity.NOTE], id="an-image-is-optimized"),
+        pytest.param(
+            watched(trace(held=("body",)), foreign=1, pretrained=True),
+            [Severity.NOTE],
+            id="held-beside-an-image",
+        ),
         pytest.param(watched(ALL, optimizer=False), [Severity.NOTE], id="evaluation"),
         pytest.param(
             watched(ALL, foreign=1, events=(Event("detached-loss"),)),

@@ -69,6 +69,7 @@ def root(blocks: int) -> list[float]:
         pytest.param([0.01] + [1.0] * 20, None, id="small-embedding-first"),
         pytest.param([1.0] * 19 + [100.0], None, id="single-large-block"),
         pytest.param([*geometric(10.0, 20), math.inf], Severity.ERROR, id="overflow"),
+        pytest.param([*geometric(10.0, 20), math.nan], Severity.ERROR, id="overflow-to-nan"),
         pytest.param([math.nan] * 12, None, id="nan-throughout"),
         pytest.param([0.0] * 12, None, id="zeros"),
     ],

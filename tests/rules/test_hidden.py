@@ -22,19 +22,19 @@ def sites(last: str = "linear", **changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("changes", "expected"),
     [
-        pytest.param(sites(), ["act"], id="in-front-of-a-layer"),
-        pytest.param(sites("mse"), [], id="the-output"),
-        pytest.param(sites("mse", in_loss=True), [], id="in-the-loss"),
-        pytest.param(sites(attributes={"gate": True}), [], id="a-gate"),
-        pytest.param(sites(kind="linear"), [], id="no-activation"),
+        pytest.param({}, ["act"], id="in-front-of-a-layer"),
+        pytest.param({"last": "mse"}, [], id="the-output"),
+        pytest.param({"last": "mse", "in_loss": True}, [], id="in-the-loss"),
+        pytest.param({"attributes": {"gate": True}}, [], id="a-gate"),
+        pytest.param({"kind": "linear"}, [], id="no-activation"),
     ],
 )
 def test_an_activation_is_hidden_that_is_no_gate_and_no_output(
-    found: list[str], expected: list[str]
+    changes: dict[str, Any], expected: list[str]
 ) -> None:
-    assert found == expected
+    assert sites(**changes) == expected
 
 
 def test_a_site_that_is_used_twice_is_one_activation() -> None:

@@ -132,6 +132,7 @@ def judged_behind(*kinds: str, in_loss: bool = False) -> Trace:
         pytest.param(judged_behind("div", "linear", "scale"), False, id="cosine"),
         pytest.param(judged_behind("div", "matmul", "scale"), False, id="cosine-of-two"),
         pytest.param(judged_behind("where", "scale", in_loss=True), False, id="margin"),
+        pytest.param(judged_behind("linear", in_loss=True), False, id="weights-of-the-loss"),
     ],
 )
 def test_logits_that_compare_are_no_guesses(observed: Trace, flagged: bool) -> None:
@@ -170,3 +171,15 @@ def test_the_message_names_loss_and_chance() -> None:
 
 def test_a_loss_that_was_not_measured_at_the_start_is_silent() -> None:
     assert list(InitialLossOff().check(start([]))) == []
+
+
+def test_a_squared_error_of_any_output_is_judged() -> None:
+    observed = judged_behind("exp")
+    linear, exp, *_ = observed.graph
+    mse = Operation(2, "mse", "", None, (1,), in_loss=True)
+    loss = LossFacts("mse", operation=2, target=TARGET)
+    trace = trace_of(
+        observe("loss", "", [1000.0] * 3, step=0), operations=(linear, exp, mse), losses=(loss,)
+    )
+
+    assert findings_of(InitialLossOff(), trace)

@@ -159,6 +159,12 @@ def cycles(times: int, period: int = 20) -> list[float]:
         pytest.param(cycles(4), "CosineAnnealingLR", True, id="a-cosine-of-ten-batches"),
         pytest.param([*cycles(3), 0.1], "CosineAnnealingLR", True, id="exactly-three-returns"),
         pytest.param([*cycles(2), 0.1], "CosineAnnealingLR", False, id="two-returns"),
+        pytest.param(
+            [0.1, 0.0, *[0.045, 0.055] * 20],
+            "CosineAnnealingLR",
+            False,
+            id="turns-about-the-middle",
+        ),
         pytest.param(cycles(4), "CyclicLR", False, id="cycles-by-design"),
         pytest.param(cosine(25) * 4, "CosineAnnealingWarmRestarts", False, id="warm-restarts"),
         pytest.param(cosine(100), "CosineAnnealingLR", False, id="one-fall"),

@@ -217,3 +217,19 @@ def test_a_leaky_relu_of_slope_one_is_none(slope: float, flagged: bool) -> None:
     found = findings_of(LinearStack(), trace)
 
     assert [f.message.endswith("a slope of 1 changes nothing") for f in found] == [True] * flagged
+
+
+def test_an_output_that_the_loss_reads_too_is_one_of_its_own() -> None:
+    flattened = Operation(4, "view", "", None, (1,), in_loss=True)
+
+    assert not findings_of(LinearStack(), pair(extra=(flattened,)))
+
+
+def test_a_softmax_of_the_loss_is_no_attention() -> None:
+    trace = pair(behind="softmax")
+    *layers, softmax = trace.graph
+
+    assert not findings_of(LinearStack(), trace)
+    assert findings_of(
+        LinearStack(), trace.but(graph=Graph((*layers, replace(softmax, in_loss=True))))
+    )

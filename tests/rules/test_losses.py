@@ -123,3 +123,13 @@ def test_noise_is_the_usual_change_from_step_to_step() -> None:
         1.4826 / math.sqrt(2)
     )
     assert noise(trace_of(observe("loss", "", [1.0]))) == 0.0
+
+
+def test_an_output_that_was_only_moved_around_is_no_prediction() -> None:
+    """Of a loss whose place is not known, what the model returns is the prediction."""
+    linear, view, squared = chain("linear", "view", "pow")
+    direct = (linear, replace(squared, id=1, inputs=(0,), in_loss=True))
+    moved = (linear, view, replace(squared, in_loss=True))
+
+    assert predictions(trace_of(operations=direct), LossFacts("mse")) == (linear,)
+    assert predictions(trace_of(operations=moved), LossFacts("mse")) == ()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import (
@@ -214,8 +214,6 @@ def test_a_branch_added_in_as_a_constant_is_a_warning() -> None:
     body = Operation(0, "linear", "linear", "body", shape=(8, 32))
     addition = Operation(1, "shift", "add", "", (0,), missing=1, shape=(8, 32))
 
-    from gradlint.graph import Graph
-
     found = severities(trace.but(graph=Graph((body, addition))))
 
     assert found == [(Severity.WARNING, "branch")]
@@ -399,3 +397,49 @@ def test_a_model_that_never_ran_is_not_stepped_in_vain() -> None:
     )
 
     assert severities(watched(trace, **TWO)) == [(Severity.NOTE, "spare")]
+
+
+def test_a_copy_that_runs_first_is_no_cut() -> None:
+    """A teacher whose output has the size of what the student reads."""
+    modules = [module("teacher", 2, 16, 16, leaf=False), module("student", 5, 16, 16, leaf=False)]
+    parameters = []
+    for name, lost in (("teacher", True), ("student", False)):
+        for depth, part in enumerate(("a", "b", "c")):
+            path = f"{name}.{part}"
+            modules.append(module(path, depth + 3 * (name == "student"), 16, 16))
+            parameters += weights(path, 16, 16, lost=lost)
+
+    assert severities(network(modules, parameters)) == [(Severity.NOTE, "teacher")]
+
+
+def by_elimination(*between: ModuleFacts, frozen: tuple[ParameterFacts, ...] = ()) -> Trace:
+    """Something of another size than the encoder's output is read by the head."""
+    return network(
+        [module("encoder", 1, 64, 96), *between, module("head", 3, 32, 5)],
+        [*weights("encoder", 64, 96, lost=True), *frozen, *weights("head", 32, 5)],
+    )
+
+
+def test_what_something_else_can_have_made_is_no_proven_cut() -> None:
+    fixed = tuple(replace(p, requires_grad=False) for p in weights("fixed", 96, 32))
+    beside = network(
+        [module("side", 1, 32, 96), module("head", 2, 32, 5)],
+        [*weights("side", 32, 96, lost=True), *weights("head", 32, 5)],
+    )
+
+    assert severities(by_elimination()) == [(Severity.ERROR, "encoder")]
+    assert severities(by_elimination(module("fixed", 2, 96, 32), frozen=fixed)) == [
+        (Severity.NOTE, "encoder")
+    ]
+    assert severities(beside) == [(Severity.NOTE, "side")]
+
+
+def test_a_constant_of_the_loss_is_no_branch() -> None:
+    trace = network(
+        [module("body", 0, 16, 32), module("branch", 1, 32, 32), module("head", 2, 32, 5)],
+        [*weights("body", 16, 32), *weights("branch", 32, 32, lost=True), *weights("head", 32, 5)],
+    )
+    body = Operation(0, "linear", "linear", "body", shape=(8, 32))
+    shift = Operation(1, "shift", "add", "", (0,), missing=1, shape=(8, 32), in_loss=True)
+
+    assert severities(trace.but(graph=Graph((body, shift)))) == [(Severity.NOTE, "branch")]

@@ -171,3 +171,16 @@ def test_ctc_wants_log_probabilities_over_the_last_axis(rows, flagged) -> None:
     found = findings_of(MissingOutputActivation(), trace_of(losses=(loss,)))
 
     assert [f.message[:7] for f in found] == (["CTCLoss"] if flagged else [])
+
+
+def test_a_loss_that_raised_is_not_told_twice() -> None:
+    message = "the loss raised RuntimeError: all elements of input should be between 0 and 1"
+    trace = trace_of(
+        events=(Event("exception", detail={"phase": "loss", "message": message}),),
+        outputs=(TensorFacts("output", (8, 1), "float32", minimum=-0.3, maximum=0.9),),
+        targets=(TensorFacts("target", (8, 1), "float32", maximum=1.0),),
+    )
+
+    (found,) = MissingOutputActivation().check(trace)
+
+    assert found.message.startswith("BCELoss receives values from -0.3 to 0.9")

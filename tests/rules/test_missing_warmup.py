@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradlint.finding import Severity
+from gradlint.graph import Graph, Operation
 from gradlint.rules.missing_warmup import MissingWarmup
 from gradlint.testing import chain, findings_of, observe, trace_of
 from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
@@ -118,3 +119,13 @@ def first_seen_late(metric: str) -> Trace:
 @pytest.mark.parametrize("metric", ["loss", "update_to_weight_ratio"])
 def test_first_steps_that_were_not_looked_at_are_not_judged(metric: str) -> None:
     assert severities(first_seen_late(metric)) == []
+
+
+def test_a_softmax_of_the_loss_is_no_attention() -> None:
+    observed = trace(attention="Net")
+    operations = (
+        *chain("linear", "matmul"),
+        Operation(2, "softmax", "", None, (1,), in_loss=True),
+    )
+
+    assert severities(observed.but(graph=Graph(operations))) == []

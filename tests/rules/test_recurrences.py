@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gradlint.graph import Operation
+from dataclasses import replace
+
+from gradlint.graph import Graph, Operation
 from gradlint.rules._recurrences import recurrences
 from gradlint.testing import chain, trace_of
 from gradlint.trace import ParameterFacts, Trace
@@ -43,3 +45,10 @@ def test_a_layer_shared_over_depth_is_none() -> None:
 
     trace = trace_of(operations=operations, parameters=[ParameterFacts("turn.weight", (8, 8))])
     assert not list(recurrences(trace))
+
+
+def test_a_weight_that_the_loss_applies_again_is_none() -> None:
+    trace = recurrence(5)
+    inside = Graph(tuple(replace(op, in_loss=True) for op in trace.graph))
+
+    assert not list(recurrences(trace.but(graph=inside)))

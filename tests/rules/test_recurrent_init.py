@@ -68,3 +68,10 @@ def test_the_message_says_what_is_left() -> None:
         "recurrent weight turn.weight has a gain of 0.1: over 20 steps of an input 1.0e-20 is "
         "left (limit 0.3)"
     )
+
+
+def test_rectifiers_do_not_saturate() -> None:
+    rule = RecurrentInit(max_growth=1e30)
+
+    assert findings_of(rule, trace(8.0, 10))
+    assert findings_of(rule, trace(8.0, 10, "relu")) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gradlint.graph import Graph, Operation
@@ -77,3 +78,10 @@ def test_a_constant_or_a_parameter_scales_one_side() -> None:
     for kind, expected in (("scale", True), ("parameter_mul", True), ("linear", False)):
         graph, add = around(kind, "linear")
         assert scales_residual(graph, [add]) is expected
+
+
+def test_numbered_leaves_are_no_blocks() -> None:
+    trace = blocks("blocks.0", "blocks.1")
+    leaves = {path: replace(m, leaf=True) for path, m in trace.modules.items()}
+
+    assert list(stacks(trace.but(modules=leaves))) == []

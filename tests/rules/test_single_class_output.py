@@ -121,3 +121,9 @@ def test_a_softmax_over_one_output_is_not_said_again_of_its_loss() -> None:
     trace = labels(1, 0, 0, classes=1).but(graph=Graph((LINEAR, log, loss)))
 
     assert len(list(SingleClassOutput().check(trace))) == 1
+
+
+def test_a_loss_that_picks_the_probability_is_one() -> None:
+    picked = Operation(2, "index", "index", None, (1,), in_loss=True)
+
+    assert findings_of(SingleClassOutput(), trace_of(operations=(LINEAR, SOFTMAX, picked)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
@@ -63,6 +65,7 @@ def severities(observed: Trace) -> list[Severity]:
             id="another-stepped-a-few-times",
         ),
         pytest.param(unoptimized(), [WARNING], id="updates-forgotten"),
+        pytest.param(unoptimized(optimizer=SGD), [ERROR], id="an-optimizer-exists"),
         pytest.param(unoptimized(loop=LoopFacts(backwards=99)), [NOTE], id="a-few-looks"),
         pytest.param(unoptimized(target=False), [NOTE], id="nothing-to-learn-from"),
         pytest.param(unoptimized(training=False), [NOTE], id="evaluated"),
@@ -129,3 +132,33 @@ def test_an_idle_optimizer_beside_another_is_a_warning_where_something_stands_st
 )
 def test_an_idle_optimizer_that_nothing_waits_for_is_silent(observed) -> None:
     assert severities(observed) == []
+
+
+def test_the_topmost_module_that_stands_still_is_named() -> None:
+    observed = gan(0.0)
+    parts = {
+        f"netG.{part}.weight": replace(
+            observed.parameters["netG.weight"], path=f"netG.{part}.weight", module=f"netG.{part}"
+        )
+        for part in ("a", "b")
+    }
+    seen = [
+        o
+        for path in parts
+        for metric, value in (("update_to_weight_ratio", 0.0), ("weight_norm", 2.0))
+        for o in observe(metric, path, [value] * 8)
+    ]
+    parameters = {"netD.weight": observed.parameters["netD.weight"], **parts}
+
+    (found,) = findings_of(
+        StepNeverCalled(), observed.but(observations=(*observed, *seen), parameters=parameters)
+    )
+
+    assert found.modules == ("netG",)
+
+
+def test_weights_that_turn_at_the_same_size_do_not_stand_still() -> None:
+    observed = gan(1e-3)
+    kept = [o for o in observed if (o.metric, o.site.path) != ("weight_norm", "netG.weight")]
+
+    assert not findings_of(StepNeverCalled(), observed.but(observations=kept))

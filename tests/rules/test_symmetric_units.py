@@ -167,3 +167,13 @@ def test_a_layer_whose_weight_is_not_known_counts_as_random() -> None:
     unknown = Operation(4, "linear", "", "4", (3,))
 
     assert not findings_of(SymmetricUnits(), trace.but(graph=Graph((*trace.graph, unknown))))
+
+
+def test_an_output_layer_in_front_of_weights_of_the_loss_is_silent() -> None:
+    operations = (
+        *layer([]).graph,
+        Operation(3, "linear", "", None, (2,), ("proxies",), in_loss=True),
+    )
+    trace = trace_of(at("symmetric_share", "2.weight", [0.97]), operations=operations)
+
+    assert not findings_of(SymmetricUnits(), trace)

@@ -266,3 +266,12 @@ def test_a_layer_that_makes_little_of_its_input_is_left_in_peace() -> None:
     )
 
     assert severities(observed.but(observations=measured.observations)) == []
+
+
+def test_a_normalization_of_the_loss_makes_no_better_model() -> None:
+    observed = trace(120.0, 75.0, then=("relu", "linear"))
+    last = Operation(3, "layer_norm", "", None, (2,), in_loss=True)
+
+    judged = observed.but(graph=Graph((*observed.graph, last)))
+
+    assert severities(judged) == [Severity.ERROR]

@@ -54,3 +54,11 @@ def test_the_same_attribute_is_told_once() -> None:
 
 def test_without_the_event_there_is_nothing_to_say() -> None:
     assert findings_of(UnregisteredModule(), trace_of()) == ()
+
+
+def test_gradlint_s_own_optimizer_was_given_nothing_by_hand() -> None:
+    probe = OptimizerFacts("Adam", foreign=6, probe=True)
+
+    (found,) = findings_of(UnregisteredModule(), trace_of(events=(event(),), optimizer=probe))
+
+    assert found.severity is Severity.ERROR

@@ -204,3 +204,7 @@ def test_an_optimizer_by_hand_has_no_rate_that_suffices() -> None:
     (found,) = findings_of(UpdateTooLarge(), by_hand)
 
     assert found.evidence["rate_suffices"] is False
+
+
+def test_steps_that_are_too_large_throughout_are_said_once() -> None:
+    assert len(list(UpdateTooLarge().check(trace([3.0] * 40)))) == 1
