@@ -125,7 +125,7 @@ def broadcasts(output: Shape, target: Shape) -> Fault:
 def class_numbers(output: TensorFacts, target: TensorFacts) -> Fault | None:
     """Say that a column of class numbers was repeated for each of as many scores."""
     classes = output.shape[-1] if len(output.shape) > 1 else 0
-    if classes < 3 or target.shape != (*output.shape[:-1], 1) or not target.whole:
+    if target.shape != (*output.shape[:-1], 1) or not target.whole:
         return None
     every = target.minimum == 0 and target.maximum == classes - 1
     if not every or not 3 <= (target.unique or 0) <= classes:

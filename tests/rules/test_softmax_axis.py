@@ -344,3 +344,11 @@ def test_what_the_loss_joins_says_nothing_of_the_model() -> None:
 
     assert severities(model((32, 4), 0, extra=(joins,))) == []
     assert severities(model((32, 4), 0, extra=(replace(joins, in_loss=True),))) == [Severity.ERROR]
+
+
+def test_what_the_loss_does_with_the_rows_is_its_own() -> None:
+    trace = pooled()
+    last = max(trace.graph.by_id)
+    loss = Operation(last + 1, "nll", "", None, (last,), in_loss=True)
+
+    assert severities(trace.but(graph=Graph((*trace.graph, loss)))) == [Severity.ERROR]

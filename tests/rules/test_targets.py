@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gradlint.rules._targets import class_labels, different_labels, fit, not_indices, outer
+from gradlint.rules._targets import (
+    class_labels,
+    class_numbers,
+    different_labels,
+    fit,
+    not_indices,
+    outer,
+)
 from gradlint.trace import LossFacts, TensorFacts
 
 OUTPUT = TensorFacts("output", (64, 5), "float32")
@@ -87,3 +96,25 @@ def test_numbers_of_another_shape_are_no_rows_of_probabilities() -> None:
     numbers = TensorFacts("target", (320,), "float32", -1.0, 4.0, mean=0.5)
 
     assert class_labels(LossFacts("cross_entropy", classes=5), numbers, OUTPUT) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "flagged"),
+    [
+        pytest.param((64, 5), {}, True, id="class-numbers"),
+        pytest.param((64, 5), {"whole": False}, False, id="between-the-numbers"),
+        pytest.param((64, 5), {"maximum": 3.0}, False, id="another-range"),
+        pytest.param((64, 5), {"minimum": 1.0}, False, id="not-from-zero"),
+        pytest.param((64, 5), {"unique": 6}, False, id="more-numbers-than-columns"),
+        pytest.param((64, 5), {"shape": (64, 5)}, False, id="a-column-each"),
+        pytest.param((64, 2), {"maximum": 1.0, "unique": 2}, False, id="two-columns"),
+        pytest.param((64,), {"shape": (1,), "maximum": -1.0}, False, id="no-columns"),
+    ],
+)
+def test_class_numbers_repeated_for_every_column_are_named(
+    output: tuple[int, ...], target: dict[str, Any], flagged: bool
+) -> None:
+    numbers = {"shape": (64, 1), "minimum": 0.0, "maximum": 4.0, "whole": True, "unique": 5}
+    facts = TensorFacts(name="target", dtype="float32", **{**numbers, **target})
+
+    assert (class_numbers(TensorFacts("o", output, "float32"), facts) is not None) is flagged
