@@ -17,7 +17,8 @@ class UnregisteredModule(Rule):
 
     ## What it does
     Flags attributes that hold modules with trainable parameters without being registered:
-    lists, tuples and dicts of layers.
+    lists, tuples and dicts of layers; and tensors that were computed from a parameter when the
+    model was built, as ``self.scale = nn.Parameter(torch.randn(8)) * 0.1`` does.
 
     ## Why is this bad?
     `parameters()`, `state_dict()`, `to()` and `train()` do not reach such layers: the
@@ -85,12 +86,17 @@ class UnregisteredModule(Rule):
             learns = foreign >= int(event.detail.get("modules", 1)) > 0
             owner = f"{event.module}.{attribute}" if event.module else attribute
             container = event.detail.get("container", "list")
+            what = f"{container} of {event.detail.get('kind', 'modules')}"
+            if container == "tensor":
+                what = "computed from a Parameter, and none itself"
             yield self.finding(
                 event.module,
-                f"{owner} ({container} of {event.detail.get('kind', 'modules')}) hides {entries} "
-                "trainable weights from the model"
+                f"{owner} ({what}) hides {entries} trainable weights from the model"
                 + (", the optimizer was given them by hand" if learns else ""),
                 trace=trace,
+                help="Compute first and wrap the result: nn.Parameter(torch.randn(n) * 0.01)."
+                if container == "tensor"
+                else self.help,
                 severity=Severity.WARNING if learns else Severity.ERROR,
                 evidence={"attribute": attribute, "parameters": entries},
             )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradlint.errors import UsageError
+from gradlint.probes.wiring import computed_from
 from gradlint.target.losses import Fitted, Wrapped
 from gradlint.target.user_code import say
 
@@ -99,10 +100,15 @@ def _copied_module(model: nn.Module, memo: dict[int, object]) -> nn.Module:
 
 def _memo(model: nn.Module) -> dict[int, object]:
     memo: dict[int, object] = {}
+    known = {id(p) for p in model.parameters()}
     for module in model.modules():
         for attribute in vars(module).values():
             if isinstance(attribute, Tensor) and not attribute.is_leaf:
-                memo[id(attribute)] = attribute.detach().clone()
+                twin = attribute.detach().clone()
+                if computed_from(attribute, known):  # a parameter nobody knows of stays one
+                    with torch.enable_grad():
+                        twin = nn.Parameter(twin).clone()
+                memo[id(attribute)] = twin
     return memo
 
 

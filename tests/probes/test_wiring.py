@@ -73,6 +73,28 @@ def test_what_hides_nothing_that_trains_is_none(held: Any) -> None:
     assert events(Holder(held=held)) == []
 
 
+def test_what_was_computed_from_a_parameter_hides_it() -> None:
+    (event,) = events(nn.Sequential(Holder(scale=nn.Parameter(torch.ones(5)).t() * 0.1)))
+
+    assert event.module == "0"
+    assert event.detail["attribute"] == "scale"
+    assert event.detail["container"] == "tensor"
+    assert event.detail["parameters"] == 5
+
+
+def test_results_of_known_parameters_of_inputs_and_of_long_computations_hide_nothing() -> None:
+    model = Holder(known=nn.Linear(3, 3), plain=torch.ones(3), points=torch.ones(3) * 2)
+    model.kept = model.known(torch.ones(2, 3)) * nn.Parameter(torch.ones(3))
+    model.given = torch.ones(3, requires_grad=True)
+    model.made = model.given * 2
+    long = nn.Parameter(torch.ones(3))
+    for _ in range(20):
+        long = long * 2
+    model.long = long
+
+    assert events(model) == []
+
+
 def test_a_list_of_registered_modules_hides_nothing() -> None:
     model = Holder(a=nn.Linear(3, 3), b=nn.Linear(3, 3))
     model.order = [model.a, model.b]

@@ -62,3 +62,13 @@ def test_gradlint_s_own_optimizer_was_given_nothing_by_hand() -> None:
     (found,) = findings_of(UnregisteredModule(), trace_of(events=(event(),), optimizer=probe))
 
     assert found.severity is Severity.ERROR
+
+
+def test_a_result_of_a_parameter_is_said_to_be_none() -> None:
+    (found,) = findings_of(
+        UnregisteredModule(),
+        trace_of(events=(event(attribute="scale", container="tensor", kind="Parameter"),)),
+    )
+
+    assert found.message.startswith("scale (computed from a Parameter, and none itself) hides")
+    assert "wrap the result" in found.help
