@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import CLASSIFICATION, noise, progress
+from gradlint.rules._negated import negated
 from gradlint.rules._optimizer import NOT_GIVEN, maximizes, steps
 from gradlint.rules._updates import median_updates, warming_up
 from gradlint.rules.base import Rule
@@ -30,7 +31,9 @@ class LossNotDecreasing(Rule):
     first ones), by a tenth and more than the noise a warning. Staying within
     `min_fall` over `min_steps` steps, while the weights moved by `min_travel` of their size, is
     a warning where the loss is above `max_excess` times that of a guess, and else a note: at a
-    guess targets may not follow from inputs, below it the loss may be at its floor.
+    guess targets may not follow from inputs, below it the loss may be at its floor. A loss with
+    its sign turned round, which a fresh model descends away from its targets, is an error where
+    it is the only term, of one optimizer that holds every layer, and has multiplied as above.
 
     ## Why is this bad?
     Every step costs its time, and the model is no better than at the start.
@@ -92,6 +95,10 @@ class LossNotDecreasing(Rule):
             return
         first, late = seen
         rough = noise(trace)
+        turned = self._turned(trace, -first, -late, rough)
+        if turned is not None:
+            yield turned
+            return
         rises = late > 1.1 * abs(first) and late > first + 3 * rough
         clear = late > first + 6 * rough or self._left(trace)
         doubled = late > self.max_rise * abs(first) and clear
@@ -138,6 +145,26 @@ class LossNotDecreasing(Rule):
             return False
         early = max(abs(v) for v in values[:quarter][:_EARLY])
         return min(values[-quarter:]) > self.max_rise * early
+
+    def _turned(self, trace: Trace, first: float, late: float, rough: float) -> Finding | None:
+        """Find a loss with its sign turned round that went from `first` to `late`."""
+        chance, count = _chance(trace), len(trace.of("loss").at("").training)
+        fresh = chance is not None and first >= 0.5 * chance
+        if not fresh or late <= self.max_rise * first or late <= first + 6 * rough:
+            return None
+        loss = negated(trace)
+        if loss is None:
+            return None
+        return self.finding(
+            "",
+            f"the loss is a {loss.kind} with its sign turned round: to descend it took the "
+            f"{loss.kind} from {first:.2g} to {late:.2g} in {count} steps",
+            trace=trace,
+            severity=Severity.ERROR,
+            help="Turn the sign of the loss back: an optimizer descends.",
+            exact=True,
+            evidence={"first": first, "last": late, "noise": rough, "steps": count},
+        )
 
     def _supervised(self, trace: Trace) -> bool:
         return bool(trace.facts.targets) and bool(trace.facts.losses)

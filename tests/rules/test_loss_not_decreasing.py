@@ -176,3 +176,50 @@ def test_growth_is_told_from_noise(losses, expected) -> None:
     found = findings_of(LossNotDecreasing(), trace(losses))
 
     assert [f.severity for f in found] == ([] if expected is None else [expected])
+
+
+NEGATED = (
+    Operation(0, "linear", "linear", "0", parameters=("0.weight",)),
+    Operation(1, "log_softmax", "log_softmax", inputs=(0,), in_loss=True),
+    Operation(2, "nll", "nll", inputs=(1,), in_loss=True),
+    Operation(3, "neg", "neg", inputs=(2,), in_loss=True),
+)
+
+
+def turned(losses: list[float], *, sums: bool = False) -> Trace:
+    """A cross-entropy of five classes with a minus sign in front, or without one."""
+    target = TensorFacts("target", (8,), "int64", 0, 4, unique=5)
+    observed = trace(
+        losses,
+        loss=replace(SUMMED if sums else CROSS_ENTROPY, target=target, operation=2),
+        operations=NEGATED,
+    )
+    held = replace(observed.parameters["0.weight"], in_optimizer=True)
+    return observed.but(parameters={"0.weight": held})
+
+
+def sinking(by: float, start: float = CHANCE) -> list[float]:
+    return [-start - by * i for i in range(41)]
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(turned(sinking(0.2)), True, id="multiplied"),
+        pytest.param(turned(sinking(0.04)), False, id="not-yet-doubled"),
+        pytest.param(turned(sinking(0.2, start=0.5 * CHANCE)), True, id="from-half-a-guess"),
+        pytest.param(turned(sinking(0.2, start=0.4 * CHANCE)), False, id="trained-before"),
+        pytest.param(
+            turned([-CHANCE, *[-9.0 - 8.0 * (i % 2) for i in range(40)]]), False, id="in-the-noise"
+        ),
+        pytest.param(turned(sinking(0.2), sums=True), False, id="a-sum-has-no-such-guess"),
+        pytest.param(
+            turned(sinking(0.2)).but(graph=trace([], operations=NEGATED[:3]).graph), False,
+            id="no-minus-sign",
+        ),
+    ],
+)  # fmt: skip
+def test_a_loss_driven_away_from_its_targets_is_an_error(observed: Trace, flagged: bool) -> None:
+    found = findings_of(LossNotDecreasing(), observed)
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
