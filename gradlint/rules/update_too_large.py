@@ -124,6 +124,7 @@ class UpdateTooLarge(Rule):
                 (o.value for o in updates.at(p.path) if o.step < self.first_step), default=0.0
             )
             for p in matrices(trace)
+            if p.in_optimizer is not False
         }
         replaced = {path: ratio for path, ratio in largest.items() if ratio > 1}
         if len(replaced) * 2 < len(largest) or not replaced:

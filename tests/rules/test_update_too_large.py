@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -208,3 +209,14 @@ def test_an_optimizer_by_hand_has_no_rate_that_suffices() -> None:
 
 def test_steps_that_are_too_large_throughout_are_said_once() -> None:
     assert len(list(UpdateTooLarge().check(trace([3.0] * 40)))) == 1
+
+
+def test_of_a_run_that_was_blown_up_at_once_those_count_that_are_updated() -> None:
+    observed = trace([30.0] * 5 + [0.01] * 35, [0.0] * 40, [0.0] * 40)
+    held = {
+        path: replace(facts, in_optimizer=path == "0.weight")
+        for path, facts in observed.parameters.items()
+    }
+
+    assert severities(observed) == []
+    assert severities(observed.but(parameters=held)) == [Severity.ERROR]
