@@ -169,6 +169,9 @@ def test_losses_of_two_kinds_are_at_most_a_note() -> None:
     ("losses", "expected"),
     [
         pytest.param([2.0, *[2.0 * 3**i for i in range(40)]], Severity.ERROR, id="diverges"),
+        pytest.param([2.0] * 13 + [10.0, 100.0] * 14, Severity.ERROR, id="left-for-good"),
+        pytest.param([2.0] * 13 + [10.0, 100.0] * 13 + [2.0, 99.0], None, id="came-back-once"),
+        pytest.param([2.0] * 3 + [10.0, 100.0] * 3, None, id="too-few-to-tell"),
         pytest.param([0.1, *[0.1, 2.0] * 20], None, id="noise-from-a-lucky-start"),
     ],
 )
