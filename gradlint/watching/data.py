@@ -48,9 +48,7 @@ class Data:
             self._note_losses(observer)
             return
         self._count += 1
-        args, kwargs = given if given is not None else ((), {})
-        value = args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
-        self._inputs.append(_described(value, "input"))
+        self._inputs.append(_described(_only(given), "input"))
         self._outputs.append(_described(observer.outputs, "output"))
         self._losses += self._note_losses(observer)
 
@@ -65,6 +63,18 @@ class Data:
     def note_raised(self, loss: LossFacts) -> None:
         """Note what entered the loss that raised, and ended the loop."""
         self._raised = (loss,)
+
+    def end(self) -> None:
+        """Describe what a model was called with, where no backward ever followed.
+
+        The loss may have raised: nothing else will be known of the inputs. Of an accelerator
+        nothing is asked any more.
+        """
+        given = self._given
+        if given is None or self._count:
+            return
+        if all(t.device.type == "cpu" for _, t in named_tensors(_only(given), "input")):
+            self._inputs.append(_described(_only(given), "input"))
 
     def forget(self) -> None:
         """Let go of what a model was called with: no backward will follow."""
@@ -103,6 +113,12 @@ class Data:
         if not self._inputs:
             shapes = [seen.output.shape for seen in self._raised if seen.output is not None]
         return shapes[0][0] if shapes else None
+
+
+def _only(given: Any) -> Any:
+    """Return what a model was called with: the one argument, or all of them by name."""
+    args, kwargs = given if given is not None else ((), {})
+    return args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
 
 
 def _described(value: Any, name: str) -> tuple[TensorFacts, ...]:

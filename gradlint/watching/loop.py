@@ -28,10 +28,10 @@ from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import NOTHING, Interval
-from gradlint.watching.light import Plan
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
+from gradlint.watching.plan import Plan
 from gradlint.watching.ranks import Ranks
 from gradlint.watching.records import Records
 from gradlint.watching.roots import (
@@ -182,6 +182,7 @@ class Loop(switchboard.Ear):
     def _last_update(self) -> None:
         if self._hand is not None:
             self._close_by_hand()
+        self.data.end()
 
     @guarded
     def _flush(self) -> None:

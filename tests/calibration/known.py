@@ -32,9 +32,6 @@ WHY: dict[str, dict[str, str]] = {
         "check": "check draws three batches, 96 labels, and GL613 asks for 128: fewer may lack a "
         "rare class",
     },
-    "raw-audio-and-targets-of-nine": {
-        "run": "the loss raises before the first backward pass: inputs are not measured",
-    },
     "batch-and-time-swapped": {
         "": "rows handed to a recurrent layer as one sequence may be frames of a video (GL608)",
     },

@@ -76,6 +76,14 @@ def test_shapes_that_a_regression_refuses_are_the_first_finding() -> None:
     assert "(32, 3)" in report.findings[0].message
 
 
+def test_inputs_of_the_only_batch_are_judged_beside_its_targets() -> None:
+    inputs, targets = batch(first=1)
+
+    report = judged([(inputs * 900, targets)])
+
+    assert [f.code for f in report.findings if f.cause is None][:2] == ["GL605", "GL606"]
+
+
 class OwnLoss(nn.Sequential):
     """Computes its loss itself, as models of transformers do."""
 
