@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gradlint.graph import WEIGHTED, Operation
 from gradlint.rules._losses import noise, progress
 from gradlint.rules._optimizer import given
 from gradlint.trace import Observation, ParameterFacts, StrangerFacts, Trace
@@ -82,6 +83,25 @@ def nobody_trains(trace: Trace) -> bool:
         return False
     exists = trace.facts.optimizer is not None or bool(loop.idle_optimizers)
     return loop.backwards == 0 or not (exists or loop.by_hand)
+
+
+def new_leaf(trace: Trace) -> Operation | None:
+    """Return the tensor without a history that a loss is computed from, if none of a layer is.
+
+    No parameter of the model got a gradient, and the graph behind the loss begins at a tensor
+    of its own (``torch.tensor(values, requires_grad=True)``), holds no layer and no parameter.
+    """
+    trainable = [p for p in trace.parameters.values() if p.requires_grad]
+    optimizer = given(trace)
+    if not trainable or optimizer is None or optimizer.foreign or cleared(trace):
+        return None
+    if any(p.gradient != "missing" or learned(trace, p.path) for p in trainable):
+        return None
+    roots = [op for op in trace.graph if not op.inputs]
+    layers = WEIGHTED | {"embedding", "matmul", "attention"}
+    if len(roots) != 1 or any(op.parameters or op.kind in layers for op in trace.graph):
+        return None
+    return roots[0] if roots[0].kind == "input" else None
 
 
 def strangers(trace: Trace) -> tuple[StrangerFacts, ...]:

@@ -21,6 +21,9 @@ _JOINS = (
 _ALONG = frozenset({"RNN", "LSTM", "GRU", "Conv1d", "MultiheadAttention", "TransformerEncoder"})
 """Modules that look along an axis."""
 
+_TIME_FIRST = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention"})
+"""Layers that take time on axis 0 and samples on axis 1 where batch_first is not set."""
+
 _ROUTES = re.compile(r"moe|experts?\b|router|switch|capacity", re.IGNORECASE)
 """Experts with a capacity: who comes first in the batch is served first."""
 
@@ -35,7 +38,9 @@ class BatchLeakage(Rule):
     change by more than `max_leak` of their size, and which does not return the same outputs
     in the turned order: rows are taken apart and put together wrongly. Warns of a model that
     does, where a `MultiheadAttention` without `batch_first` is given the batch on axis 0:
-    it attends over the samples instead of over the positions of each.
+    it attends over the samples instead of over the positions of each. In a watched loop, where
+    no sample is replaced, it warns of recurrent layers and attention without `batch_first` that
+    are given the batch on axis 0.
 
     ## Why is this bad?
     Each prediction is made from parts of other samples, whose labels it has nothing to do
@@ -107,7 +112,7 @@ class BatchLeakage(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why samples cannot be told apart, or None."""
-        if "batch-leakage" not in trace.facts.probes:
+        if "batch-leakage" not in trace.facts.probes and trace.facts.loop is None:
             return "single samples of the batch were not replaced"
         if trace.facts.synthesized:
             return "the batch was made up: its axes prove nothing"
@@ -115,7 +120,10 @@ class BatchLeakage(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield at most one finding."""
-        seen = trace.facts.probes["batch-leakage"]
+        seen = trace.facts.probes.get("batch-leakage")
+        if seen is None:
+            yield from self._along_the_batch(trace)
+            return
         leak, order = float(seen["leak"]), float(seen["order"])
         rows, module = int(seen["rows"]), seen.get("module")
         if not leak > self.max_leak or not _counts_samples(trace, rows):
@@ -156,6 +164,31 @@ class BatchLeakage(Rule):
             severity=Severity.WARNING,
             help="Construct the attention, or its transformer layer, with batch_first=True.",
             evidence={"leak": leak, "limit": self.max_leak},
+        )
+
+    def _along_the_batch(self, trace: Trace) -> Iterator[Finding]:
+        """Yield a finding if all layers that look along an axis look along the samples."""
+        looks = [m for m in trace.modules.values() if m.kind in _TIME_FIRST and m.calls]
+        rows = (looks[0].input_shape or (0,))[0] if looks else 0
+        if rows < 2 or not _counts_samples(trace, rows):
+            return
+        for found in looks:
+            shape = found.input_shape or ()
+            if found.options.get("batch_first") is not False or len(shape) != 3:
+                return
+            if shape[0] != rows or shape[1] in (1, rows):
+                return
+        first = looks[0]
+        does = "attends" if first.kind == "MultiheadAttention" else "runs"
+        yield self.finding(
+            first.path,
+            f"{first.kind} without batch_first is given {_by(first.input_shape)} and {does} over "
+            f"the {rows} samples of the batch",
+            trace=trace,
+            severity=Severity.WARNING,
+            help="Construct it with batch_first=True, or transpose its input; a view in place of "
+            "a transposition mixes the samples.",
+            evidence={"rows": rows, "limit": self.max_leak},
         )
 
 

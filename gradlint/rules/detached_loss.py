@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._loop import new_leaf
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -16,7 +17,8 @@ class DetachedLoss(Rule):
     """A loss that is not connected to any parameter.
 
     ## What it does
-    Says so when the loss has no `grad_fn`: backward raises, or reaches nothing.
+    Says so when the loss has no `grad_fn`: backward raises, or reaches nothing; and when it is
+    computed, without any layer, from a new tensor that leads to no parameter.
 
     ## Why is this bad?
     Nothing is learned. Somewhere between parameters and loss stands a `detach`, `no_grad`,
@@ -71,4 +73,14 @@ class DetachedLoss(Rule):
                 severity=Severity.WARNING if went_on else Severity.ERROR,
                 step=events[0].step,
                 evidence={"steps": steps},
+            )
+        elif (leaf := new_leaf(trace)) is not None:
+            shape = " × ".join(str(size) for size in leaf.shape) or "one number"
+            yield self.finding(
+                "",
+                f"the loss is computed from a new tensor ({shape}) that leads to no parameter",
+                trace=trace,
+                help="Put the model's own outputs together with torch.stack; torch.tensor(), "
+                ".item(), .data and NumPy make a copy without a history.",
+                evidence={"steps": 0},
             )

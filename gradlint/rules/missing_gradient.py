@@ -10,7 +10,15 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._inputs import reading
-from gradlint.rules._loop import cleared, learned, left_alone, nobody_trains, roots, same_model
+from gradlint.rules._loop import (
+    cleared,
+    learned,
+    left_alone,
+    new_leaf,
+    nobody_trains,
+    roots,
+    same_model,
+)
 from gradlint.rules._optimizer import is_copy, topmost
 from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
@@ -92,6 +100,8 @@ class MissingGradient(Rule):
         if not lost or trace.events("detached-loss") or nobody_trains(trace) or cleared(trace):
             return
         if not learning:
+            if new_leaf(trace) is not None:
+                return  # detached-loss says so
             yield self.finding(
                 "",
                 f"none of {len(lost)} trainable parameters received a gradient",

@@ -10,7 +10,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Operation
 from gradlint.rules.batch_leakage import BatchLeakage
 from gradlint.testing import chain, findings_of, trace_of
-from gradlint.trace import ModuleFacts, TensorFacts, Trace
+from gradlint.trace import LoopFacts, ModuleFacts, TensorFacts, Trace
 
 SERIES = TensorFacts("input", (32, 10, 8), "float32")
 FEATURES = TensorFacts("input", (32, 8), "float32")
@@ -194,3 +194,34 @@ def test_what_the_loss_joins_says_nothing_of_the_model() -> None:
     assert findings_of(
         BatchLeakage(), trace(0.3, 0.4, classes, inputs=(FEATURES,), kinds="linear transpose view")
     )
+
+
+def watched(kind: str, shape: tuple[int, ...], *, first: bool = False, **facts: Any) -> Trace:
+    """A loop around a model with one layer that looks along an axis; no sample was replaced."""
+    layer = ModuleFacts("look", kind, calls=1, input_shape=shape, options={"batch_first": first})
+    return trace(modules=(layer,), probes={}, loop=LoopFacts(steps=9), **facts)
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(watched("LSTM", (32, 10, 8)), True, id="recurrent"),
+        pytest.param(watched("MultiheadAttention", (32, 10, 8)), True, id="attention"),
+        pytest.param(watched("GRU", (32, 10, 8), first=True), False, id="batch-first"),
+        pytest.param(watched("LSTM", (10, 32, 8)), False, id="transposed"),
+        pytest.param(watched("LSTM", (32, 1, 8)), False, id="one-sentence"),
+        pytest.param(watched("LSTM", (32, 8)), False, id="one-sequence"),
+        pytest.param(watched("LSTM", (32, 32, 8)), False, id="as-many-steps-as-samples"),
+        pytest.param(
+            watched("LSTM", (32, 10, 8), targets=shaped(shape=(32, 10))), False, id="time-first"
+        ),
+        pytest.param(watched("Linear", (32, 10, 8)), False, id="looks-along-nothing"),
+    ],
+)
+def test_in_a_loop_layers_that_run_over_the_batch_are_told_by_their_input(
+    observed: Trace, flagged: bool
+) -> None:
+    found = findings_of(BatchLeakage(), observed)
+
+    assert [f.severity for f in found] == [Severity.WARNING] * flagged
+    assert all("over the 32 samples" in f.message for f in found)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Operation
 from gradlint.rules.detached_loss import DetachedLoss
+from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import Event, LoopFacts
+from gradlint.trace import Event, LoopFacts, OptimizerFacts, ParameterFacts, Trace
 
 
 def test_a_loss_without_a_gradient_function_is_an_error() -> None:
@@ -40,3 +42,53 @@ def test_in_a_loop_that_learns_one_detached_loss_is_a_warning(norms, ended, expe
     )
 
     assert [f.severity for f in findings_of(DetachedLoss(), trace)] == [expected]
+
+
+def from_a_new_tensor(*operations: Operation, gradient: str = "missing", foreign: int = 0) -> Trace:
+    once, last = gradient == "at-one-step", "missing" if "step" in gradient else gradient
+    default = (Operation(0, "input", "", shape=(20,)), Operation(1, "sum", "", None, (0,)))
+    return trace_of(
+        observe("gradient_norm", "0.weight", [1.0] if once else []),
+        operations=operations or default,
+        parameters=(ParameterFacts("0.weight", (4, 4), gradient=last),),
+        optimizer=OptimizerFacts("Adam", foreign=foreign),
+        loop=LoopFacts(steps=5, backwards=5),
+    )
+
+
+NEW = Operation(0, "input", "", shape=(20, 4))
+
+
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        pytest.param(from_a_new_tensor(), True, id="torch.tensor"),
+        pytest.param(from_a_new_tensor(gradient="finite"), False, id="a-gradient-all-the-same"),
+        pytest.param(
+            from_a_new_tensor(gradient="at-one-step"), False, id="a-gradient-at-another-step"
+        ),
+        pytest.param(from_a_new_tensor(foreign=1), False, id="an-image-is-optimized"),
+        pytest.param(
+            from_a_new_tensor(NEW, Operation(1, "linear", "", None, (0,))), False, id="a-layer"
+        ),
+        pytest.param(
+            from_a_new_tensor(NEW, Operation(1, "mul", "", None, (0,), ("0.weight",))),
+            False,
+            id="a-parameter",
+        ),
+        pytest.param(from_a_new_tensor(Operation(0, "linear", "")), False, id="no-new-tensor"),
+    ],
+)
+def test_a_loss_of_a_new_tensor_leads_to_no_parameter(trace: Trace, flagged: bool) -> None:
+    found = findings_of(DetachedLoss(), trace)
+
+    assert [f.severity for f in found] == [Severity.ERROR] * flagged
+
+
+def test_the_new_tensor_is_named_once_and_by_its_shape() -> None:
+    (found,) = findings_of(DetachedLoss(), from_a_new_tensor())
+
+    assert found.message == (
+        "the loss is computed from a new tensor (20) that leads to no parameter"
+    )
+    assert findings_of(MissingGradient(), from_a_new_tensor()) == ()
