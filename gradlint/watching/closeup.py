@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradlint.hooks.ranks import here
 from gradlint.hooks.tensor_facts import number
-from gradlint.watching.light import local, norms
+from gradlint.watching.sampling import local, norms
 
 
 @dataclass(frozen=True, slots=True)

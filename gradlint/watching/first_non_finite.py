@@ -18,7 +18,7 @@ from gradlint.hooks.tensor_facts import number
 from gradlint.probes.non_finite import CAUSES, in_backward
 from gradlint.readout import Unread
 from gradlint.trace import Event
-from gradlint.watching.light import Layout
+from gradlint.watching.plan import Layout
 
 _DATA = "entries of the batch"
 

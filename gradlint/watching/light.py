@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -16,23 +14,9 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 from gradlint.hooks.inert import Inert
 from gradlint.hooks.manager import observable
 from gradlint.hooks.tensor_facts import named_tensors
-from gradlint.metrics.base import dense
 from gradlint.observation import MODEL, Site
-
-SAMPLE = 2048
-"""Entries staged of each tensor. On an MLP the update ratio's error is then 0.4 % at the median
-under Adam and 1.0 % under SGD, 1.7 % at its worst (tests/watch/test_sample.py)."""
-
-BLOCK = 16
-"""Neighbors sampled together: a line of the cache, which has to be fetched for one of them, too."""
-
-MAX_LAYOUTS = 16
-"""Kinds of rows remembered; a loop of two models alternates between two."""
-
-ACTIVATION_METRICS = (
-    "activation_mean", "activation_std", "activation_rms", "activation_abs_max",
-    "activation_zero_share",
-)  # fmt: skip
+from gradlint.watching.plan import ACTIVATION_METRICS, Layout, Plan
+from gradlint.watching.sampling import local, norms, sample, staged
 
 
 class Owner(Protocol):
@@ -44,60 +28,8 @@ class Owner(Protocol):
         """Stop watching."""
 
 
-@dataclass
-class Layout:
-    """What the columns of one row of numbers stand for; rows alike share one."""
-
-    columns: list[tuple[str, Site]] = field(default_factory=list)
-
-
 Numbers = tuple[list[Tensor], Layout, Callable[[list[float]], list[float]]]
 """What one step gave, on its device; what it stands for; and what the host does with it."""
-
-
-class Plan:
-    """Names of what light steps sample: kept from step to step, where nothing is changed.
-
-    Args:
-        modules: Paths and classes of leaf modules.
-        parameters: Paths of parameters.
-        depths: Order of first calls, by module path.
-    """
-
-    def __init__(
-        self,
-        modules: Sequence[tuple[str, str]],
-        parameters: Sequence[str],
-        depths: Mapping[str, int],
-    ) -> None:
-        self.modules = modules
-        self.parameters = parameters
-        self.calls = len(depths)
-        self.sites = [Site(path, kind, depths.get(path, 0), path) for path, kind in modules]
-        owners = [path.rpartition(".")[0] for path in parameters]
-        self.parameter_sites = [
-            Site(path, "parameter", depths.get(owner, len(depths)), owner)
-            for path, owner in zip(parameters, owners, strict=True)
-        ]
-        self.weights: list[float] | None = None
-        """Norms of the parameters, as they were last measured."""
-        self._layouts: dict[Any, Layout] = {}
-
-    def fits(
-        self, modules: Sequence[tuple[str, str]], parameters: Sequence[str], calls: int
-    ) -> bool:
-        """Whether the plan is of these modules and parameters."""
-        same = self.modules == modules and self.parameters == parameters
-        return same and self.calls == calls
-
-    def layout(self, key: Any, make: Callable[[], Layout]) -> Layout:
-        """Return the layout of rows such as `key` tells."""
-        known = self._layouts.get(key)
-        if known is None:
-            if len(self._layouts) >= MAX_LAYOUTS:
-                self._layouts.clear()
-            known = self._layouts[key] = make()
-        return known
 
 
 class _Stage:
@@ -323,62 +255,6 @@ def _readable(tensor: Tensor) -> bool:
     return plain and tensor.is_floating_point() and tensor.numel() > 0
 
 
-def local(tensor: Tensor) -> Tensor:
-    """Return the part of a distributed tensor that is here, dense and real; others as they are."""
-    kind = type(tensor)
-    if (
-        (kind is Tensor or kind is nn.Parameter)
-        and tensor.layout is torch.strided
-        and not tensor.dtype.is_complex
-    ):
-        return tensor.detach() if tensor.requires_grad else tensor
-    tensor = tensor.detach()
-    part = getattr(tensor, "_local_tensor", None)
-    if isinstance(part, Tensor):
-        return part
-    if tensor.is_sparse or tensor.is_complex() or tensor.layout is not torch.strided:
-        return dense(tensor)
-    return tensor
-
-
-def sample(tensor: Tensor) -> Tensor:
-    """Return at most `SAMPLE` entries of `tensor`; a view where its memory allows.
-
-    Blocks of `BLOCK` entries are taken at a fixed stride, so that no random number is drawn.
-
-    Returns:
-        Entries of shape (count,), or (blocks, `BLOCK`).
-    """
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    count = tensor.numel()
-    if tensor.is_contiguous() or (
-        tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    ):
-        if count <= SAMPLE:
-            return tensor if tensor.ndim == 1 else tensor.as_strided((count,), (1,))
-        return tensor.as_strided((SAMPLE // BLOCK, BLOCK), (_stride(count), 1))
-    if count > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 4:
-        tensor = tensor[:: tensor.shape[0] // 4]  # copying all of it would cost more than it tells
-    return sample(tensor.reshape(-1))
-
-
-def staged(tensor: Tensor) -> Tensor:
-    """Return a flat copy of a sample of `tensor`."""
-    taken = sample(tensor)
-    return taken.clone() if taken.ndim == 1 else taken.reshape(-1)
-
-
-@functools.lru_cache(maxsize=4096)
-def _stride(count: int) -> int:
-    """Return a stride that comes by every index of every axis: it shares no factor with them."""
-    stride = (count - BLOCK) // (SAMPLE // BLOCK - 1)
-    for nearby in range(stride, max(0, stride - 16), -1):
-        if math.gcd(nearby, count) == 1:
-            return nearby
-    return stride
-
-
 def _alike(rows: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
     """Return the indices of rows that are on one device and of one type and length."""
     groups: dict[Any, list[int]] = {}
@@ -439,17 +315,6 @@ def _finished(
         *[_ratio(c, b) for c, b in zip(change, before, strict=True)],
         *values[after + 2 * moving :],
     ]
-
-
-def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the norm of each tensor; in float32 at least."""
-    if not tensors:
-        return []
-    first = tensors[0].dtype, tensors[0].device
-    alike = all(t.dtype is first[0] and t.device == first[1] for t in tensors)
-    if alike and first[0] in (torch.float32, torch.float64):
-        return list(torch._foreach_norm(list(tensors)))
-    return [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
 
 
 def _columns(scalars: Sequence[Tensor]) -> list[Tensor]:

@@ -13,7 +13,8 @@ from gradlint.hooks.sites import is_lazy
 from gradlint.observation import MODEL
 from gradlint.watching.closeup import Backward
 from gradlint.watching.first_non_finite import in_row
-from gradlint.watching.light import Layout, Light, Plan
+from gradlint.watching.light import Light
+from gradlint.watching.plan import Layout, Plan
 
 if TYPE_CHECKING:
     from gradlint.watching.loop import Loop

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.engine import Observer
-from gradlint.watching.light import local
+from gradlint.watching.sampling import local
 
 STEPS = 8
 """Consecutive steps compared; the ratio of pure noise scatters by 1/8 · √(2/S)."""

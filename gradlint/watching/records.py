@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gradlint.observation import MODEL, Observation, Site
-from gradlint.watching.light import Layout
+from gradlint.watching.plan import Layout
 
 ROWS = 512
 """Light steps kept at most; beyond, every second of the older ones goes."""

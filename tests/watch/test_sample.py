@@ -7,7 +7,7 @@ import statistics
 import torch
 from torch import nn
 
-from gradlint.watching.light import SAMPLE, sample
+from gradlint.watching.sampling import SAMPLE, sample
 
 
 def errors(optimizer: str) -> list[float]:
