@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,15 +26,18 @@ class _State:
     version: int
     smallest: Tensor | None = None
     """Smallest norm seen when a backward began."""
+    added: bool = False
+    """Whether a backward added to it."""
 
 
 @dataclass
 class Carry:
     """Follows the gradients of one optimizer from one of its steps to the next.
 
-    A gradient is carried while `.grad` is the same tensor and nobody but backward has
-    written to it. `tensor.data.zero_()` leaves no mark on the tensor, so its norm is
-    looked at, too, where the caller wants numbers.
+    A gradient is carried while `.grad` is the same tensor, nobody but backward has written
+    to it, and backward has: master weights whose `.grad` is set by hand before each step
+    keep the last one until then, and nothing adds to it. `tensor.data.zero_()` leaves no
+    mark on the tensor, so its norm is looked at, too, where the caller wants numbers.
     """
 
     _states: list[_State] = field(default_factory=list)
@@ -77,20 +80,37 @@ class Carry:
         for state in self._states:
             gradient = _gradient(state)
             if gradient is not None:
-                state.version = here(gradient)._version
+                now = here(gradient)._version
+                state.added |= now != state.version
+                state.version = now
 
     def carried(self) -> Tensor | None:
         """Return the norm of what was carried to this step; None where nothing can be said."""
         if not self._stepped:
             return None
-        norms = [s.smallest for s in self._states if s.smallest is not None]
-        if self._states and not norms:
+        added = [s for s in self._states if s.added]
+        norms = [s.smallest for s in added if s.smallest is not None]
+        if added and not norms:
             return None
         if not norms:
             return torch.zeros(())
         together = torch.stack([n.to(norms[0].device) for n in norms])
         total: Tensor = torch.linalg.vector_norm(together)
         return total
+
+
+def cleared(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether no gradient of an earlier backward is left, as far as the host can tell."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        found = here(gradient)
+        if found.device.type != "cpu" or found.layout is not torch.strided:
+            return False
+        if bool(found.detach().reshape(-1)[:_SAMPLE].any()):
+            return False
+    return True
 
 
 def _gradient(state: _State) -> Tensor | None:

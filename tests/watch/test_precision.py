@@ -243,3 +243,31 @@ def test_a_step_of_many_backwards_is_measured_at_its_end(every: Any) -> None:
     assert list(trace.of("loss").training.values) == pytest.approx(losses, rel=1e-5)
     assert not trace.of("backward_gradient_norm").training.values
     assert set(trace.of("carried_gradient_norm").training.values) == {0.0}
+
+
+@pytest.mark.parametrize("copies", [False, True], ids=["assigned", "copied-into"])
+@BOTH
+def test_master_weights_that_are_given_their_gradients_by_hand_are_not_taken_as_uncleared(
+    every: Any, copies: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).to(torch.bfloat16)
+    master = [p.detach().clone().float().requires_grad_() for p in model.parameters()]
+    optimizer = torch.optim.Adam(master, lr=1e-2)
+    x, y = torch.randn(64, 8, dtype=torch.bfloat16), torch.randint(0, 3, (64,))
+    with Watcher(model, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            nn.functional.cross_entropy(model(x).float(), y).backward()
+            for own, kept in zip(model.parameters(), master, strict=True):
+                assert own.grad is not None
+                if copies and kept.grad is not None:
+                    kept.grad.copy_(own.grad)
+                else:
+                    kept.grad = own.grad.float()
+                own.grad = None
+            optimizer.step()
+            with torch.no_grad():
+                for own, kept in zip(model.parameters(), master, strict=True):
+                    own.copy_(kept)
+    assert set(watcher.trace().of("carried_gradient_norm").training.values) <= {0.0}
+    assert "GL704" not in {f.code for f in watcher.report.findings}
