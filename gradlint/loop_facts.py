@@ -102,6 +102,8 @@ class LoopFacts:
     strangers: tuple[StrangerFacts, ...] = ()
     """Known where nothing updated the models that were watched."""
     streams: int = 1
+    summed: int = 1
+    """How many losses, of a backward pass each, the first step's loss is the sum of."""
     compiled: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     scale_unknown: bool = False

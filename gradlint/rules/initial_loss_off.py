@@ -52,7 +52,8 @@ class InitialLossOff(Rule):
     Only a loss that is one mean over the batch has a known chance value: sums, weighted or
     combined losses, label smoothing and synthesized batches are not judged, nor are logits
     that compare: distances to prototypes, cosines times a fixed scale (ArcFace with its
-    s = 64 and m = 0.5 starts at a loss of 50 by design). Features in
+    s = 64 and m = 0.5 starts at a loss of 50 by design). Several backward passes before one
+    step are judged by the sum of their losses and of their chances. Features in
     their raw units reach logits of a few units from a healthy layer (iris: a loss of 3 where
     chance is 1.1), which the margin allows. A low loss is no fault: a bias set to the
     classes' frequencies starts below ln K.
@@ -93,8 +94,11 @@ class InitialLossOff(Rule):
         squared = facts.kind == "mse"
         if not squared and not _are_guesses(trace, facts):
             return
+        # The losses of several micro-batches, whether they were divided or not.
+        summed = trace.facts.loop.summed if trace.facts.loop is not None else 1
         factor = self.max_squared_ratio if squared else self.max_ratio
-        limit = chance * factor + (0.0 if squared else self.margin)
+        limit = summed * (chance * factor + (0.0 if squared else self.margin))
+        chance, meaning = summed * chance, f"{summed} × {meaning}" if summed > 1 else meaning
         if chance <= 0 or not loss > limit:
             return
         yield self.finding(

@@ -122,6 +122,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         schedulers=tuple(_schedulers(loop)),
         strangers=loop.strangers.facts() if loop.fed and not (loop.steps or holders) else (),
         streams=streams,
+        summed=loop.series.summed or 1,
         compiled=tuple(loop.compiled),
         blind=tuple(loop.blind),
         scale_unknown=loop.scale_unknown,

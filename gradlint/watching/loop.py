@@ -18,7 +18,7 @@ from gradlint.hooks.ranks import here
 from gradlint.trace import Event, LossFacts
 from gradlint.watching.by_hand import ByHand
 from gradlint.watching.cadence import FIRST_LIGHT, Cadence, Look
-from gradlint.watching.carry import Carry
+from gradlint.watching.carry import Carry, cleared
 from gradlint.watching.cast import Cast
 from gradlint.watching.clips import Clips
 from gradlint.watching.closeup import norms_by_id
@@ -396,6 +396,9 @@ class Loop(switchboard.Ear):
         if self.optimizers.raised():
             self._drop()
         interval = self._interval
+        again = interval.backwards > 0 and bool(self.fed) and not self.optimizers.inside
+        if again and cleared(self.observer.parameters.values()):
+            self.series.drop()  # of gradients looked at, not trained on
         interval.backwards += 1
         self.backwards += 1
         self.ranks.open(self)

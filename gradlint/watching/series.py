@@ -25,6 +25,9 @@ class Series:
         self._losses: list[Tensor] = []
         self._before: tuple[float | None, int] = None, 0
         """What was there before the latest backward."""
+        self._summed = 0
+        self.summed: int | None = None
+        """How many losses the first step's loss is the sum of."""
         self._rate: dict[str, float] = {}
         self._place: Site | None = None
         self._points: list[tuple[int, float]] = []
@@ -37,6 +40,7 @@ class Series:
             self._losses.append(value.detach().reshape(()))
         else:
             self._loss = known if self._loss is None else self._loss + known
+        self._summed += 1
         return known
 
     def mark(self) -> None:
@@ -47,11 +51,21 @@ class Series:
         """Drop the loss of the latest backward: nothing came of it."""
         self._loss, count = self._before
         del self._losses[count:]
+        self._summed = max(0, self._summed - 1)
+
+    def drop(self) -> None:
+        """Drop the losses of the open step: their gradients were cleared."""
+        self._loss = None
+        self._losses = []
+        self._summed = 0
 
     def close(
         self, number: int, site: Site, clips: Clips, rate: float | None, *, looked: bool
     ) -> None:
         """Keep the points of a step that was made."""
+        if self._summed and self.summed is None:
+            self.summed = self._summed
+        self._summed = 0
         if self._loss is not None:
             # A site's hash takes longer than all the rest of this.
             if self._place is not site:
@@ -84,8 +98,7 @@ class Series:
 
     def forget(self, clips: Clips) -> None:
         """Drop the points of a step that was not made."""
-        self._loss = None
-        self._losses = []
+        self.drop()
         clips.of_step.clear()
 
     def _point(self, metric: str, number: int, value: Tensor, site: Site) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gradlint.graph import Operation
+from gradlint.loop_facts import LoopFacts
 from gradlint.rules.initial_loss_off import InitialLossOff
 from gradlint.testing import chain, findings_of, observe, trace_of
 from gradlint.trace import LossFacts, TensorFacts, Trace
@@ -183,3 +184,16 @@ def test_a_squared_error_of_any_output_is_judged() -> None:
     )
 
     assert findings_of(InitialLossOff(), trace)
+
+
+@pytest.mark.parametrize(("summed", "flagged"), [(1, True), (4, False)])
+def test_micro_batches_that_are_summed_are_held_against_the_sum_of_chances(
+    summed: int, flagged: bool
+) -> None:
+    seen = start([4 * 2.3], loop=LoopFacts(steps=10, backwards=10 * summed, summed=summed))
+    assert bool(findings_of(InitialLossOff(), seen)) is flagged
+
+
+def test_confident_logits_are_flagged_in_micro_batches_too() -> None:
+    (found,) = findings_of(InitialLossOff(), start([4 * 27.0], loop=LoopFacts(summed=4)))
+    assert "4 × ln 10" in found.message

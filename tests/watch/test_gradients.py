@@ -211,3 +211,57 @@ def test_a_custom_function_and_a_straight_through_estimator_are_followed(every: 
 
     ratios = [after[0] > 0 for after in at(trace, "activation_grad_norm", "0").values()]
     assert ratios == [True] * STEPS
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["to-none", "to-zero"])
+@BOTH
+def test_the_loss_of_gradients_that_were_looked_at_and_cleared_is_not_the_steps(
+    every: Any, keep: bool
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(64, 6), torch.randint(0, 3, (64,))
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    with Watcher(model, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            attacked = x.clone()
+            for _ in range(4):
+                attacked.requires_grad_()
+                nn.functional.cross_entropy(model(attacked), y).backward()
+                attacked = (attacked + 0.05 * attacked.grad.sign()).detach()
+                model.zero_grad(set_to_none=not keep)
+            optimizer.zero_grad(set_to_none=not keep)
+            loss = nn.functional.cross_entropy(model(attacked), y)
+            loss.backward()
+            losses.append(float(loss.detach()))
+            optimizer.step()
+    trace = watcher.trace()
+    assert list(trace.of("loss").training.values) == pytest.approx(losses)
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.summed == 1
+    assert "GL105" not in {f.code for f in watcher.report.findings}
+
+
+@BOTH
+def test_losses_of_micro_batches_are_summed_and_counted(every: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    with Watcher(model, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            total = 0.0
+            for _ in range(4):
+                x, y = torch.randn(32, 6), torch.randint(0, 10, (32,))
+                loss = nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                total += float(loss.detach())
+            losses.append(total)
+            optimizer.step()
+    trace = watcher.trace()
+    assert list(trace.of("loss").training.values) == pytest.approx(losses)
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.summed == 4
+    assert "GL105" not in {f.code for f in watcher.report.findings}
