@@ -35,11 +35,16 @@ def matrices(trace: Trace) -> list[ParameterFacts]:
 
 
 def median_updates(trace: Trace, since: int, min_steps: int) -> dict[str, float]:
-    """Median update-to-weight ratio of each matrix from step `since` on."""
-    updates = trace.of("update_to_weight_ratio")
+    """Median update-to-weight ratio of each matrix from step `since` of its own on.
+
+    A model that joins a loop later has first steps of its own.
+    """
+    updates = trace.of("update_to_weight_ratio").training
     medians: dict[str, float] = {}
     for parameter in matrices(trace):
-        seen = [v for v in updates.at(parameter.path).since(since).values if not math.isnan(v)]
+        own = updates.at(parameter.path)
+        late = min((o.step for o in own.observations), default=1) - 1
+        seen = [v for v in own.since(late + since).values if not math.isnan(v)]
         if len(seen) >= min_steps:
             medians[parameter.path] = statistics.median(seen)
     return medians

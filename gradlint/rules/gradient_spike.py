@@ -109,12 +109,16 @@ class GradientSpike(Rule):
         return NO_LOOP if trace.facts.loop is None else super().skip_reason(trace)
 
     def _parameter(self, trace: Trace, step: int) -> str | None:
-        """Path of the parameter whose gradient is the largest multiple of its usual one."""
+        """Path of the parameter whose gradient is the largest multiple of its usual one.
+
+        One of less than a tenth of the largest is no part of the jump: that of a bias in
+        front of a normalization is rounding, and rises by decades.
+        """
         rises: dict[str, float] = {}
-        for path in trace.parameters:
-            series = points(trace, "gradient_norm", path)
-            before = [v for s, v in series if s < step and v > 0]
-            now = dict(series).get(step)
-            if now is not None and len(before) >= 5:
-                rises[path] = now / statistics.median(before)
+        series = {path: points(trace, "gradient_norm", path) for path in trace.parameters}
+        now = {p: v for p, seen in series.items() if (v := dict(seen).get(step)) is not None}
+        for path, value in now.items():
+            before = [v for s, v in series[path] if s < step and v > 0]
+            if len(before) >= 5 and value >= 0.1 * max(now.values()):
+                rises[path] = value / statistics.median(before)
         return max(rises, key=lambda path: rises[path]) if rises else None

@@ -55,6 +55,19 @@ def test_the_parameter_that_rose_the_most_is_named() -> None:
     assert found.parameter == "1.weight"
 
 
+def test_a_gradient_that_is_rounding_is_not_named() -> None:
+    seen = trace(SPIKE)
+    bias = [1e-9] * 20 + [1e-5] + [1e-9] * 19
+    seen = trace_of(
+        list(seen.observations),
+        observe("gradient_norm", "0.bias", bias, module="0"),
+        parameters=[*seen.parameters.values(), ParameterFacts("0.bias", (4,), module="0")],
+        loop=seen.facts.loop,
+    )
+
+    assert [f.parameter for f in findings_of(GradientSpike(), seen)] == ["0.weight"]
+
+
 def test_the_largest_spike_speaks_for_the_others() -> None:
     twice = [1.0] * 15 + [20.0] + [1.0] * 14 + [70.0] + [1.0] * 9
     (found,) = findings_of(GradientSpike(), trace(twice))

@@ -220,3 +220,44 @@ def test_of_a_run_that_was_blown_up_at_once_those_count_that_are_updated() -> No
 
     assert severities(observed) == []
     assert severities(observed.but(parameters=held)) == [Severity.ERROR]
+
+
+def several(ratios: dict[str, range], losses: dict[str, list[float]], steps: int) -> Trace:
+    """A loop of several models, each with a loss of its own; every update is 30 %."""
+    observed, parameters, modules = [], [], []
+    for i, (name, own) in enumerate(ratios.items()):
+        path = f"{name}.weight"
+        modules.append(ModuleFacts(name, "Linear", i, 1))
+        parameters.append(ParameterFacts(path, (64, 64), module=name, fan_in=64))
+        observed.append(observe("weight_rms", path, [0.1], step=0, module=name))
+        for k, step in enumerate(own):
+            observed.append(observe("update_to_weight_ratio", path, [0.3], step=step, module=name))
+            observed.append(observe("stream_loss", name, [losses[name][k]], step=step))
+    return trace_of(
+        *observed,
+        parameters=parameters,
+        modules=modules,
+        optimizer=SGD,
+        loop=LoopFacts(steps=steps, streams=len(ratios)),
+    )
+
+
+def test_of_several_models_one_whose_own_loss_halved_is_left_alone() -> None:
+    own = {"a": range(1, 41), "b": range(41, 81)}
+    losses = {"a": [2.0] * 40, "b": [2.0 * 0.95**i for i in range(40)]}
+    found = findings_of(UpdateTooLarge(), several(own, losses, 80))
+    assert [f.parameter for f in found] == ["a.weight"]
+
+
+def test_a_model_that_joins_late_has_first_steps_of_its_own() -> None:
+    own = {"a": range(1, 15), "b": range(15, 29)}
+    losses = {"a": [2.0] * 14, "b": [2.0] * 14}
+    assert not findings_of(UpdateTooLarge(), several(own, losses, 28))
+
+
+def test_a_copy_adapted_in_passing_is_left_alone() -> None:
+    own = {"a": range(1, 17), "b": range(17, 57)}
+    losses = {"a": [2.0] * 16, "b": [2.0] * 40}
+    long, short = several(own, losses, 400), several(own, losses, 56)
+    assert [f.parameter for f in UpdateTooLarge().check(short)] == ["a.weight", "b.weight"]
+    assert [f.parameter for f in UpdateTooLarge().check(long)] == ["b.weight"]
