@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.guards import ROOT, guards_of
+from tests.rules.finding_guards import guards_of
+from tests.rules.guards import ROOT
 
 UNNOTICED: dict[str, str] = {}
 """Guards without which all tests pass, with the reason why that is so."""
@@ -41,6 +42,22 @@ def test_a_guard_is_an_if_that_only_leaves_and_each_part_of_it(tmp_path: Path) -
         "rule.py:Rule.check: x < 0",
         "rule.py:Rule.check: x > 9",
         "rule.py:Rule.check.inner: xs",
+    ]
+
+
+def test_what_must_not_hold_besides_is_a_guard(tmp_path: Path) -> None:
+    found = names(
+        tmp_path / "rule.py",
+        "def check(xs, far):\n"
+        "    near = [x for x in xs if not far(x) if x]\n"
+        "    if near and not xs[0] and xs[1]:\n"
+        "        return sum(near) if not near else 0\n",
+    )
+
+    assert found == [
+        "rule.py:check: if not far(x)",
+        "rule.py:check: and not xs[0]",
+        "rule.py:check: near and (not xs[0]) and xs[1]",
     ]
 
 
