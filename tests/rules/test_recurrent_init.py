@@ -70,6 +70,44 @@ def test_the_message_says_what_is_left() -> None:
     )
 
 
+def flooded(
+    ratio: float | None, last: float | None, *, gain: float = 3.0, head: str = "head.weight",
+    kind: str = "tanh",
+) -> Trace:  # fmt: skip
+    """A recurrence whose gradient is `ratio` of its weight, that of its head `last`."""
+    base = trace(gain, kind=kind)
+    size = len(base.graph)
+    behind = Operation(size, "linear", "", "head", (size - 1,), (head,))
+    extra = trace_of(
+        *([] if ratio is None else [observe("gradient_ratio", "turn.weight", [ratio], step=0)]),
+        *([] if last is None else [observe("gradient_ratio", "head.weight", [last], step=0)]),
+        operations=[*base.graph, behind],
+    )
+    parameters = {**base.parameters, head: ParameterFacts(head, (8, 8))}
+    return extra.but(observations=(*base, *extra), parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(flooded(110.0, 1.0), True, id="explodes"),
+        pytest.param(flooded(100.0, 1.0), False, id="exactly-at-the-limit"),
+        pytest.param(flooded(110.0, 1.0, gain=1.0), False, id="not-by-its-gain"),
+        pytest.param(flooded(110.0, 1.0, kind="relu", gain=1.4), False, id="rectified"),
+        pytest.param(flooded(110.0, 2.0), False, id="so-does-the-last-layer's"),
+        pytest.param(flooded(110.0, 0.0), False, id="no-gradient-at-the-last-layer"),
+        pytest.param(flooded(None, 1.0), False, id="not-measured"),
+        pytest.param(flooded(110.0, None), False, id="the-last-layer-not-measured"),
+        pytest.param(flooded(110.0, 1.0, head="turn.weight"), False, id="no-other-layer"),
+        pytest.param(flooded(float("inf"), 1.0), True, id="overflows"),
+    ],
+)
+def test_a_chaotic_state_is_known_by_its_gradient(observed: Trace, flagged: bool) -> None:
+    found = [f.severity for f in findings_of(RecurrentInit(), observed)]
+
+    assert found == ([Severity.WARNING] if flagged else [])
+
+
 def test_rectifiers_do_not_saturate() -> None:
     rule = RecurrentInit(max_growth=1e30)
 
