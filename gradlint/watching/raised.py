@@ -7,6 +7,18 @@ from contextlib import suppress
 from gradlint.facts import LossFacts
 from gradlint.hooks.loss import from_error
 
+ASSERTED = (
+    "a kernel on the device failed an assertion, and nothing after it can be read: an index, a "
+    "label or a probability out of range does that; a run on the CPU, or one with "
+    "CUDA_LAUNCH_BLOCKING=1, shows where"
+)
+"""What is known where an accelerator tells of an assertion: it does so late, and of no place."""
+
+
+def is_of_device(error: BaseException | None) -> bool:
+    """Whether `error` tells of an assertion that a kernel failed before, wherever it came up."""
+    return isinstance(error, RuntimeError) and "device-side assert" in str(error)
+
 
 def raised_in_loss(error: BaseException | None) -> tuple[Exception, LossFacts] | None:
     """Return the exception of a loss that ended the loop, and what entered that loss.

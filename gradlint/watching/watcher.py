@@ -22,7 +22,7 @@ from gradlint.trace_file import TraceWriter
 from gradlint.watching.assemble import assemble, gathered
 from gradlint.watching.guard import Stop
 from gradlint.watching.loop import Loop
-from gradlint.watching.raised import raised_in_loss
+from gradlint.watching.raised import ASSERTED, is_of_device, raised_in_loss
 from gradlint.watching.ranks import PATIENCE, SHORT
 
 MAX_UNWRITTEN = 200
@@ -83,6 +83,8 @@ class Watcher:
         self._on_step = on_step
         self._next_written = 1
         self._report: Report | None = None
+        self._asserted = False
+        """Whether a kernel's assertion ended the loop."""
         self._worst: Report | None = None
         """What the loop is to end for."""
         self.loop = Loop(
@@ -202,6 +204,7 @@ class Watcher:
             NotObservedError: If nothing was observed.
         """
         self.stop()
+        self._asserted = is_of_device(error)
         raised = raised_in_loss(error)
         if raised is not None:
             self.loop.ended_in_loss(*raised)
@@ -227,7 +230,9 @@ class Watcher:
         """Return what else the user should know of the watching."""
         failure, writer = self.loop.failure, self._writer
         found = list(self.loop.ranks.notices)
-        if failure is not None:
+        if self._asserted or is_of_device(failure):
+            found.append(ASSERTED)
+        elif failure is not None:
             steps = self.loop.steps
             found.append(
                 f"gradlint stopped watching after {steps} steps, by a fault of its own: "

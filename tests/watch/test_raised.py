@@ -195,3 +195,30 @@ def test_a_script_that_tells_of_the_exception_itself_ended_of_it() -> None:
     assert found is not None
     assert isinstance(found[0], IndexError)
     assert raised_in_loss(SystemExit(1)) is raised_in_loss(KeyboardInterrupt()) is None
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["met-by-us", "met-by-the-loop"])
+def test_an_assertion_on_the_device_is_no_fault_of_ours(
+    ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accelerator tells of it later, to whoever reads next."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    model = nn.Linear(6, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watcher = Watcher(model, optimizer)
+    with pytest.raises(RuntimeError, match="device-side"), watcher:  # noqa: PT012
+        for step in range(3):
+            optimizer.zero_grad()
+            inputs, targets = batch()
+            loss = functional.cross_entropy(model(inputs), targets)
+            if step == 2 and ours:
+                monkeypatch.setattr(watcher.loop.data, "note", fail)
+            loss.backward()
+            optimizer.step()
+        fail()
+
+    (notice,) = watcher.report.notices
+    assert "a label or a probability out of range" in notice
