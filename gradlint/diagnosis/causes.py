@@ -84,6 +84,11 @@ def _not_the_rate(cause: Finding, symptom: Finding) -> bool:
     return not symptom.evidence.get("rate_suffices")
 
 
+def _from_the_start(cause: Finding, symptom: Finding) -> bool:
+    """Whether it was so before any update, and steps are long by their gradients."""
+    return cause.step == 0 and _not_the_rate(cause, symptom)
+
+
 def _not_the_rate_alone(cause: Finding, symptom: Finding) -> bool:
     """The same, but weights that start small are changed much by any rate."""
     return symptom.code == "GL401" or _not_the_rate(cause, symptom)
@@ -271,6 +276,13 @@ MECHANISMS: tuple[Mechanism, ...] = (
         f"GL203 GL204 GL301 GL303 GL304 {_PROGRESS}",
         "the derivative is zero where the activation is flat",
         _not_the_rate,
+    ),
+    _mechanism(
+        "constant-features",
+        "GL202",
+        "GL401",
+        "saturated units hand on constants, which all push what reads them the same way",
+        _from_the_start,
     ),
     _mechanism(
         "weight-decay",

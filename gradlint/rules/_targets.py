@@ -77,6 +77,13 @@ def class_labels(seen: LossFacts, target: TensorFacts, output: TensorFacts) -> F
 def _labels(seen: LossFacts, target: TensorFacts, classes: int) -> Fault | None:
     ignored = -100 if seen.ignore_index is None else seen.ignore_index
     low, high = target.minimum, target.maximum
+    if classes == 2 and ignored in (0, 1) and low == 0 and high == 1:
+        return (
+            f"ignore_index={ignored} leaves out one of two classes: the labels that are left are "
+            f"all {1 - ignored}",
+            "Remove ignore_index, or mark what is to be left out with a label that is no class.",
+            Severity.ERROR,
+        )
     below = low < 0 and low != ignored
     above = high >= classes and high != ignored
     if not (below or above) or (different_labels(seen) or 0) > classes:  # that is GL604's to say

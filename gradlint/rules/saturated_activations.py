@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -91,8 +92,8 @@ class SaturatedActivations(Rule):
             if last:
                 limit = self.max_share if begun else self.max_share_trained
                 enough = len(later) >= self.min_observations
-                always = begun and self._always(shares.at(site).training)
-                flagged = (enough or (always and len(later) > 1)) and later.median > limit
+                always = self._always(shares.at(site).training) if begun else math.inf
+                flagged = (enough or len(later) >= always) and later.median > limit
             else:
                 limit = self.max_share
                 flagged = begun and len(initial) >= self.min_observations
@@ -112,9 +113,14 @@ class SaturatedActivations(Rule):
                 },
             )
 
-    def _always(self, seen: Trace) -> bool:
-        """Whether the layer was saturated whenever it was looked at, and that often enough."""
-        return len(seen) >= 2 * self.min_observations and min(seen.values) > self.max_share
+    def _always(self, seen: Trace) -> float:
+        """Return how many late looks do where a layer was saturated at every look there was.
+
+        One, if the looks were many: late ones are as rare as a loop's time allows.
+        """
+        if len(seen) < 2 * self.min_observations or not min(seen.values) > self.max_share:
+            return math.inf
+        return 1 if len(seen) >= 3 * self.min_observations else 2
 
 
 def _is_hidden(trace: Trace, op: Operation) -> bool:

@@ -185,6 +185,18 @@ def test_saturation_and_a_loss_off_chance_do_not_explain_each_other() -> None:
     assert sorted(roots(link([said("GL202"), said("GL105")]))) == ["GL105", "GL202"]
 
 
+@pytest.mark.parametrize(
+    ("step", "suffices", "root"),
+    [(0, False, "GL202"), (20, False, "GL401"), (0, True, "GL401")],
+    ids=["from-the-start", "later", "the-rate-suffices"],
+)
+def test_units_saturated_from_the_start_explain_long_steps(step, suffices, root) -> None:
+    large = said("GL401", step=1).but(evidence={"rate_suffices": suffices})
+
+    assert root in roots(link([said("GL202", WARNING, step=step), large]))
+    assert ("GL401" in roots(link([said("GL202", WARNING, step=step), large]))) is (root == "GL401")
+
+
 def test_mechanisms_have_names_of_their_own_and_a_reason() -> None:
     assert len({m.name for m in MECHANISMS}) == len(MECHANISMS)
     assert all(m.because and m.causes and m.symptoms for m in MECHANISMS)

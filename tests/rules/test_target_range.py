@@ -298,3 +298,23 @@ def test_class_numbers_repeated_for_every_score_are_no_regression(target, shape,
     loss = LossFacts("mse", output=output, target=seen, operation=3)
 
     assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("ignored", "count", "high", "flagged"),
+    [
+        pytest.param(0, 2, 1, True, id="the-first-of-two"),
+        pytest.param(1, 2, 1, True, id="the-last-of-two"),
+        pytest.param(-100, 2, 1, False, id="none"),
+        pytest.param(0, 3, 2, False, id="background-of-three"),
+        pytest.param(0, 2, 0, False, id="padding-alone"),
+    ],
+)
+def test_an_ignored_class_of_two_leaves_one(ignored, count, high, flagged) -> None:
+    output = TensorFacts("output", (64, count), "float32")
+    seen = targets(0, high, unique=high + 1)
+    loss = LossFacts(
+        "cross_entropy", output=output, target=seen, classes=count, ignore_index=ignored
+    )
+
+    assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])
