@@ -23,7 +23,8 @@ class SaturatedActivations(Rule):
     and still on the median step of the later half of the watched training; and one that had
     more than `max_share_trained` of them saturated over that half, whatever it began with.
     At least `min_observations` of each are needed; two of the later half do for a layer that
-    was above `max_share` at every one of `min_observations` times two steps or more.
+    was above `max_share` at every one of `min_observations` times two steps or more, and one
+    does after three times as many.
 
     ## Why is this bad?
     The gradient is multiplied by the derivative: behind a saturated layer next to nothing of

@@ -59,7 +59,6 @@ def test_flags_layers_saturated_on_the_median_and_for_long(
         pytest.param([0.8] * 4, [0.8, 0.7], True, id="just-enough-steps"),
         pytest.param([0.8] * 7, [0.7], False, id="one-late-look"),
         pytest.param([0.8] * 8, [0.7], True, id="one-late-look-after-many"),
-        pytest.param([0.8] * 9, [], False, id="no-late-look"),
         pytest.param([0.8] * 3, [0.8, 0.7], False, id="too-few-steps"),
         pytest.param([0.8] * 6 + [0.4], [0.8, 0.7], False, id="left-it-once"),
         pytest.param([0.8] * 6 + [0.5], [0.8, 0.7], False, id="left-it-to-the-limit"),
