@@ -129,7 +129,7 @@ class UpdateTooLarge(Rule):
         """Whether a matrix was trained for a small part of a loop only."""
         loop = trace.facts.loop
         own = [o.step for o in trace.of("update_to_weight_ratio").at(path).training.observations]
-        if loop is None or not own:
+        if loop is None:
             return False
         return max(own) - min(own) + 1 < self.min_share * loop.steps
 

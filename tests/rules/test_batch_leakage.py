@@ -225,3 +225,31 @@ def test_in_a_loop_layers_that_run_over_the_batch_are_told_by_their_input(
 
     assert [f.severity for f in found] == [Severity.WARNING] * flagged
     assert all("over the 32 samples" in f.message for f in found)
+
+
+def test_without_a_loop_single_samples_have_to_be_replaced() -> None:
+    assert BatchLeakage().skip_reason(trace_of()) == "single samples of the batch were not replaced"
+
+
+def test_a_batch_without_rows_holds_no_samples() -> None:
+    empty = {name: shaped(shape=(0, *rest)) for name, rest in
+             (("inputs", (10, 8)), ("targets", ()), ("outputs", (3,)))}  # fmt: skip
+
+    assert not findings_of(BatchLeakage(), watched("Linear", (0, 10, 8), **empty))
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (10, 32, 8)], ids=["given-we-do-not-know-what", "over-both-axes-in-turn"]
+)
+def test_in_a_loop_all_layers_have_to_run_over_the_batch(shape: tuple[int, ...]) -> None:
+    first, second = (
+        ModuleFacts(path, "LSTM", calls=1, input_shape=given, options={"batch_first": False})
+        for path, given in (("a", (32, 10, 8)), ("b", shape))
+    )
+
+    def observed(*modules: ModuleFacts) -> Trace:
+        tokens = shaped(dtype="int64")
+        return trace(modules=modules, probes={}, loop=LoopFacts(steps=9), inputs=tokens)
+
+    assert findings_of(BatchLeakage(), observed(first))
+    assert not findings_of(BatchLeakage(), observed(first, second))

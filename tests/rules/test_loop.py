@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gradlint.graph import Operation
 from gradlint.rules._loop import (
     by_stream,
     cleared,
@@ -14,6 +15,7 @@ from gradlint.rules._loop import (
     learned,
     left_alone,
     moved,
+    new_leaf,
     nobody_trains,
     of_stream,
     roots,
@@ -194,3 +196,26 @@ def test_observations_are_grouped_by_whose_step_they_are() -> None:
     assert of_stream(trace, "netG:2") == ("netG", " of netG:2")
     assert of_stream(trace, "policy") == ("", " of policy")
     assert of_stream(trace, "") == ("", "")
+
+
+def from_a_new_tensor(*, trainable: bool = True, cleared: bool = False) -> Trace:
+    norms = [
+        *observe("backward_gradient_norm", "", [2.0] * 3),
+        *observe("total_gradient_norm", "", [0.0] * 3),
+    ]
+    return trace_of(
+        norms if cleared else [],
+        operations=(Operation(0, "input", ""), Operation(1, "sum", "", None, (0,), in_loss=True)),
+        parameters=[ParameterFacts("fc.weight", requires_grad=trainable, gradient="missing")],
+        optimizer=OptimizerFacts("SGD"),
+        loop=LoopFacts(steps=9, backwards=9),
+    )
+
+
+def test_a_new_leaf_is_what_a_loss_starts_from_in_place_of_the_model() -> None:
+    leaf = new_leaf(from_a_new_tensor())
+
+    assert leaf is not None
+    assert leaf.kind == "input"
+    assert new_leaf(from_a_new_tensor(trainable=False)) is None
+    assert new_leaf(from_a_new_tensor(cleared=True)) is None

@@ -443,3 +443,11 @@ def test_a_constant_of_the_loss_is_no_branch() -> None:
     shift = Operation(1, "shift", "add", "", (0,), missing=1, shape=(8, 32), in_loss=True)
 
     assert severities(trace.but(graph=Graph((body, shift)))) == [(Severity.NOTE, "branch")]
+
+
+def test_a_loss_of_a_new_tensor_says_it_all() -> None:
+    new, summed = Operation(0, "input", ""), Operation(1, "sum", "", None, (0,), in_loss=True)
+    nothing = watched(network([module("head", 0, 16, 5)], weights("head", 16, 5, lost=True)))
+
+    assert severities(nothing) == [(Severity.ERROR, "")]
+    assert severities(nothing.but(graph=Graph((new, summed)))) == []

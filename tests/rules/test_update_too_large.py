@@ -245,7 +245,7 @@ def several(ratios: dict[str, range], losses: dict[str, list[float]], steps: int
 def test_of_several_models_one_whose_own_loss_halved_is_left_alone() -> None:
     own = {"a": range(1, 41), "b": range(41, 81)}
     losses = {"a": [2.0] * 40, "b": [2.0 * 0.95**i for i in range(40)]}
-    found = findings_of(UpdateTooLarge(), several(own, losses, 80))
+    found = UpdateTooLarge().check(several(own, losses, 80))
     assert [f.parameter for f in found] == ["a.weight"]
 
 
@@ -261,3 +261,10 @@ def test_a_copy_adapted_in_passing_is_left_alone() -> None:
     long, short = several(own, losses, 400), several(own, losses, 56)
     assert [f.parameter for f in UpdateTooLarge().check(short)] == ["a.weight", "b.weight"]
     assert [f.parameter for f in UpdateTooLarge().check(long)] == ["b.weight"]
+
+
+def test_in_a_check_without_a_loss_no_matrix_is_passing() -> None:
+    observed = trace([0.3] * 40)
+    unknown = observed.but(observations=tuple(o for o in observed if o.metric != "loss"))
+
+    assert severities(unknown) == [Severity.WARNING]
