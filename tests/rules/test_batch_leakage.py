@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -199,7 +200,13 @@ def test_what_the_loss_joins_says_nothing_of_the_model() -> None:
 def watched(kind: str, shape: tuple[int, ...], *, first: bool = False, **facts: Any) -> Trace:
     """A loop around a model with one layer that looks along an axis; no sample was replaced."""
     layer = ModuleFacts("look", kind, calls=1, input_shape=shape, options={"batch_first": first})
-    return trace(modules=(layer,), probes={}, loop=LoopFacts(steps=9), **facts)
+    settings = {"inputs": follow(0.1), "probes": {}, "loop": LoopFacts(steps=9)}
+    return trace(modules=(layer,), **(settings | facts))
+
+
+def follow(alike: float | None) -> tuple[TensorFacts, ...]:
+    """Series of which one is as like the next as this."""
+    return (replace(SERIES, neighbors=alike),)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +223,10 @@ def watched(kind: str, shape: tuple[int, ...], *, first: bool = False, **facts: 
             watched("LSTM", (32, 10, 8), targets=shaped(shape=(32, 10))), False, id="time-first"
         ),
         pytest.param(watched("Linear", (32, 10, 8)), False, id="looks-along-nothing"),
+        pytest.param(watched("GRU", (32, 10, 8), inputs=follow(0.3)), True, id="hardly-alike"),
+        pytest.param(watched("GRU", (32, 10, 8), inputs=follow(0.31)), False, id="frames"),
+        pytest.param(watched("GRU", (32, 10, 8), inputs=follow(None)), False, id="not-compared"),
+        pytest.param(watched("GRU", (32, 10, 8), inputs=shaped(dtype="int64")), True, id="tokens"),
     ],
 )
 def test_in_a_loop_layers_that_run_over_the_batch_are_told_by_their_input(
@@ -239,7 +250,9 @@ def test_a_batch_without_rows_holds_no_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (10, 32, 8)], ids=["given-we-do-not-know-what", "over-both-axes-in-turn"]
+    "shape",
+    [(), (10, 32, 8), (12, 5, 8)],
+    ids=["given-we-do-not-know-what", "over-both-axes-in-turn", "over-something-else"],
 )
 def test_in_a_loop_all_layers_have_to_run_over_the_batch(shape: tuple[int, ...]) -> None:
     first, second = (
@@ -253,3 +266,42 @@ def test_in_a_loop_all_layers_have_to_run_over_the_batch(shape: tuple[int, ...])
 
     assert findings_of(BatchLeakage(), observed(first))
     assert not findings_of(BatchLeakage(), observed(first, second))
+
+
+def unrolled(
+    kind: str = "GRU", shape: tuple[int, ...] = (32, 10, 8), alike: float = 0.1, order: float = 0.4
+) -> Trace:
+    """A recurrent layer on a CPU: its graph joins as many steps as there are samples."""
+    layer = ModuleFacts("look", kind, calls=1, input_shape=shape, options={"batch_first": False})
+    steps = Operation(2, "concat", "StackBackward0", "look", (0,) * 32, shape=(32, 10, 4))
+    return trace(0.3, order, steps, modules=(layer,), inputs=follow(alike))
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(unrolled(), True, id="over-the-batch"),
+        pytest.param(unrolled(alike=0.8), False, id="over-frames"),
+        pytest.param(unrolled(shape=(32, 1, 8)), False, id="over-one-sentence"),
+        pytest.param(unrolled(shape=(10, 32, 8)), False, id="over-what-the-shape-does-not-tell"),
+        pytest.param(unrolled("GRUCell", (32, 8)), False, id="a-loop-by-hand"),
+        pytest.param(unrolled(order=0.0), False, id="whatever-the-order"),
+    ],
+)
+def test_a_layer_that_runs_over_the_batch_is_told_from_a_loop(
+    observed: Trace, flagged: bool
+) -> None:
+    found = findings_of(BatchLeakage(), observed)
+
+    assert [f.severity for f in found] == [Severity.WARNING] * flagged
+    assert all(
+        f.message.endswith("replacing one changes the others' outputs by 0.3") for f in found
+    )
+
+
+def test_a_leak_beside_a_recurrent_layer_that_is_well_is_told() -> None:
+    layer = ModuleFacts("look", "GRU", calls=1, input_shape=(32, 10, 8),
+                        options={"batch_first": True})  # fmt: skip
+    (found,) = findings_of(BatchLeakage(), trace(modules=(layer,)))
+
+    assert found.severity is Severity.ERROR
