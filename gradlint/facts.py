@@ -88,6 +88,9 @@ class TensorFacts:
     unique: int = 0
     channel_means: tuple[float, ...] = ()
     channel_stds: tuple[float, ...] = ()
+    neighbors: float | None = None
+    """Correlation of an entry of axis 0 with the next, where there are three axes or more: near
+    0 for independent samples, near 1 for the frames of a film."""
 
     @property
     def floating(self) -> bool:

@@ -78,6 +78,7 @@ def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
         unique=min(unique, MAX_UNIQUE),
         channel_means=means,
         channel_stds=stds,
+        neighbors=None if bad else _neighbors(values),
     )
 
 
@@ -103,6 +104,17 @@ def _channels(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(rows.mean(dim=1).tolist()), tuple(rows.std(dim=1, correction=0).tolist())
 
 
+def _neighbors(values: Tensor) -> float | None:
+    """Return how alike an entry of axis 0 and the next are, beyond what all have in common."""
+    if values.ndim < 3 or values.shape[0] < 4 or not values.is_floating_point():
+        return None
+    rows = values.reshape(values.shape[0], -1)
+    rows = rows[:, :: max(1, rows.shape[1] // 1024)].to(torch.float64)
+    rows = rows - rows.mean(dim=0)
+    together = (rows[1:] * rows[:-1]).sum() / rows.square().sum().clamp_min(1e-300)
+    return number(together) * len(rows) / (len(rows) - 1)
+
+
 def merged(facts: Iterable[tuple[TensorFacts, ...]]) -> tuple[TensorFacts, ...]:
     """Merge the facts of several batches, tensor by tensor (same position, same name)."""
     batches = [batch for batch in facts if batch]
@@ -113,6 +125,7 @@ def merged(facts: Iterable[tuple[TensorFacts, ...]]) -> tuple[TensorFacts, ...]:
         first = same[0]
         count = len(same)
         mean = math.fsum(f.mean for f in same) / count
+        near = [f.neighbors for f in same]
         spread = math.fsum(f.std**2 + (f.mean - mean) ** 2 for f in same) / count
         result.append(
             replace(
@@ -124,6 +137,7 @@ def merged(facts: Iterable[tuple[TensorFacts, ...]]) -> tuple[TensorFacts, ...]:
                 non_finite=sum(f.non_finite for f in same),
                 whole=all(f.whole for f in same),
                 unique=max(f.unique for f in same),
+                neighbors=None if None in near else math.fsum(near) / count,
             )
         )
     return tuple(result)

@@ -24,6 +24,9 @@ _ALONG = frozenset({"RNN", "LSTM", "GRU", "Conv1d", "MultiheadAttention", "Trans
 _TIME_FIRST = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention"})
 """Layers that take time on axis 0 and samples on axis 1 where batch_first is not set."""
 
+_UNROLLED = frozenset({"RNN", "LSTM", "GRU"})
+"""Layers whose steps a CPU's graph shows one by one."""
+
 _ROUTES = re.compile(r"moe|experts?\b|router|switch|capacity", re.IGNORECASE)
 """Experts with a capacity: who comes first in the batch is served first."""
 
@@ -38,9 +41,10 @@ class BatchLeakage(Rule):
     change by more than `max_leak` of their size, and which does not return the same outputs
     in the turned order: rows are taken apart and put together wrongly. Warns of a model that
     does, where a `MultiheadAttention` without `batch_first` is given the batch on axis 0:
-    it attends over the samples instead of over the positions of each. In a watched loop, where
-    no sample is replaced, it warns of recurrent layers and attention without `batch_first` that
-    are given the batch on axis 0.
+    it attends over the samples instead of over the positions of each. It warns, also in a
+    watched loop, where no sample is replaced, of recurrent layers and attention without
+    `batch_first` that are given the batch on axis 0, unless floating inputs follow on from each
+    other there: frames of a film correlate with the next by more than `max_alike`.
 
     ## Why is this bad?
     Each prediction is made from parts of other samples, whose labels it has nothing to do
@@ -94,6 +98,7 @@ class BatchLeakage(Rule):
     ## References
     - Karpathy (2019), "A recipe for training neural networks": use backprop to chart
       dependencies; a view in place of a transposition mixes the batch
+    - `max_alike` is twice the spread of 24 independent series of two degrees of freedom
     - `max_leak` is a hundred times what float32 rounding adds up to; without a leak the
       outputs of the other samples stay the same, bit for bit.
     """
@@ -109,6 +114,7 @@ class BatchLeakage(Rule):
     )
 
     max_leak: float = 1e-4
+    max_alike: float = 0.3
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why samples cannot be told apart, or None."""
@@ -131,6 +137,11 @@ class BatchLeakage(Rule):
         if order <= self.max_leak:
             yield from self._over_samples(trace, rows, module, leak)
             return
+        if any(m.kind in _TIME_FIRST and m.calls for m in trace.modules.values()):
+            along = list(self._along_the_batch(trace, leak))
+            if along or _unrolled(trace, rows):
+                yield from along
+                return
         if any(_ROUTES.search(text) for m in trace.modules.values() for text in (m.path, m.kind)):
             return
         place = f", first in {module}" if module else ""
@@ -166,12 +177,15 @@ class BatchLeakage(Rule):
             evidence={"leak": leak, "limit": self.max_leak},
         )
 
-    def _along_the_batch(self, trace: Trace) -> Iterator[Finding]:
+    def _along_the_batch(self, trace: Trace, leak: float | None = None) -> Iterator[Finding]:
         """Yield a finding if all layers that look along an axis look along the samples."""
         looks = [m for m in trace.modules.values() if m.kind in _TIME_FIRST and m.calls]
         rows = (looks[0].input_shape or (0,))[0] if looks else 0
         if rows < 2 or not _counts_samples(trace, rows):
             return
+        alike = trace.facts.inputs[0].neighbors
+        if trace.facts.inputs[0].floating and (alike is None or alike > self.max_alike):
+            return  # each row goes on where the last ended: they are frames
         for found in looks:
             shape = found.input_shape or ()
             if found.options.get("batch_first") is not False or len(shape) != 3:
@@ -183,12 +197,15 @@ class BatchLeakage(Rule):
         yield self.finding(
             first.path,
             f"{first.kind} without batch_first is given {_by(first.input_shape)} and {does} over "
-            f"the {rows} samples of the batch",
+            f"the {rows} samples of the batch"
+            + (
+                "" if leak is None else f": replacing one changes the others' outputs by {leak:.2g}"
+            ),
             trace=trace,
             severity=Severity.WARNING,
             help="Construct it with batch_first=True, or transpose its input; a view in place of "
             "a transposition mixes the samples.",
-            evidence={"rows": rows, "limit": self.max_leak},
+            evidence={"rows": rows, "leak": leak, "limit": self.max_leak, "neighbors": alike},
         )
 
 
@@ -208,11 +225,22 @@ def _counts_samples(trace: Trace, size: int) -> bool:
         return False
     if not (_one_each(target) or len(given.shape) == 4):
         return False
-    if any(_joins_rows(op, size) for op in trace.graph if not op.in_loss):
+    if any(_joins_rows(op, size) for op in trace.graph if not op.in_loss and _is_told(trace, op)):
         return False
     if any(_takes_one_sequence(m, size) for m in trace.modules.values()):
         return False
     return _is_sequence(given) or _only_reshapes(trace)
+
+
+def _is_told(trace: Trace, op: Operation) -> bool:
+    """Whether `op` is one of the model's own, not a step of a recurrent layer on a CPU."""
+    return trace.module_kind(op.module or "") not in _UNROLLED
+
+
+def _unrolled(trace: Trace, size: int) -> bool:
+    """Whether a recurrent layer on a CPU hands on a row for each of `size` steps."""
+    own = [op for op in trace.graph if not op.in_loss and not _is_told(trace, op)]
+    return any(_joins_rows(op, size) for op in own)
 
 
 def _is_sequence(given: TensorFacts) -> bool:

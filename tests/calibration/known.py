@@ -10,6 +10,7 @@ MOVED: frozenset[str] = frozenset({
     "detached-and-raw-inputs",  # GL606: what a layer is called on, where the graph is cut
     "sigmoid-output-and-rate-of-1e-9",  # causes: a rate that suffices is a fault of its own
     "recurrent-cell-gain-three",  # GL108: chaos is measured, not read off the gain alone
+    "batch-and-time-swapped",  # GL608: frames follow on from each other, samples do not
     "equal-units-and-decay",  # GL408: a decay of a tenth a step need not shrink small weights
 })  # fmt: skip
 """Sealed cases that taught a rule, and count as tuning since."""
@@ -28,9 +29,6 @@ WHY: dict[str, dict[str, str]] = {
     "always-the-same-label": {
         "check": "check draws three batches, 96 labels, and GL613 asks for 128: fewer may lack a "
         "rare class",
-    },
-    "batch-and-time-swapped": {
-        "": "rows handed to a recurrent layer as one sequence may be frames of a video (GL608)",
     },
     "divergence-times-a-hundred": {
         "run": "the terms of a loss are weighed by trials, which only check makes",

@@ -13,6 +13,7 @@ from hypothesis import given
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from gradlint.facts import TensorFacts
 from gradlint.hooks.tensor_facts import MAX_UNIQUE, merged, named_tensors, tensor_facts
 from tests.strategies import DTYPES, entries, mean_of, std_of, tensors
 
@@ -148,3 +149,42 @@ def test_batches_are_merged_as_if_they_were_one() -> None:
 def test_merging_nothing_is_nothing() -> None:
     assert merged([]) == ()
     assert merged([()]) == ()
+
+
+def test_frames_are_alike_and_samples_are_not() -> None:
+    torch.manual_seed(0)
+    samples = torch.randn(64, 10, 4) + torch.randn(10, 4)  # with something in common
+    frames = torch.randn(64, 10, 4).cumsum(0)
+
+    alone, film = (tensor_facts("x", x).neighbors for x in (samples, frames))
+
+    assert alone is not None
+    assert film is not None
+    assert abs(alone) < 0.1
+    assert film > 0.7
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        pytest.param(torch.randn(64, 4), id="features"),
+        pytest.param(torch.randn(3, 4, 4), id="three-samples"),
+        pytest.param(torch.zeros(8, 4, 4, dtype=torch.int64), id="tokens"),
+        pytest.param(torch.full((8, 4, 4), torch.nan), id="not-a-number"),
+    ],
+)
+def test_of_other_tensors_neighbors_are_not_compared(tensor) -> None:
+    assert tensor_facts("x", tensor).neighbors is None
+
+
+def test_equal_samples_are_not_alike_beyond_what_all_have_in_common() -> None:
+    assert tensor_facts("x", torch.ones(8, 4, 4)).neighbors == 0.0
+
+
+def test_batches_are_compared_by_their_mean_and_only_where_all_were() -> None:
+    def alike(*values: float | None) -> float | None:
+        facts = [(TensorFacts("x", (8, 4, 4), "float32", neighbors=v),) for v in values]
+        return merged(facts)[0].neighbors
+
+    assert alike(0.1, 0.3) == pytest.approx(0.2)
+    assert alike(0.1, None) is None
