@@ -238,9 +238,11 @@ def _is_told(trace: Trace, op: Operation) -> bool:
 
 
 def _unrolled(trace: Trace, size: int) -> bool:
-    """Whether a recurrent layer on a CPU hands on a row for each of `size` steps."""
-    own = [op for op in trace.graph if not op.in_loss and not _is_told(trace, op)]
-    return any(_joins_rows(op, size) for op in own)
+    """Whether a recurrent layer on a CPU hands on a row for each of `size` steps.
+
+    No other operation joins rows where they count samples.
+    """
+    return any(_joins_rows(op, size) for op in trace.graph if not op.in_loss)
 
 
 def _is_sequence(given: TensorFacts) -> bool:

@@ -243,10 +243,24 @@ def test_without_a_loop_single_samples_have_to_be_replaced() -> None:
 
 
 def test_a_batch_without_rows_holds_no_samples() -> None:
-    empty = {name: shaped(shape=(0, *rest)) for name, rest in
-             (("inputs", (10, 8)), ("targets", ()), ("outputs", (3,)))}  # fmt: skip
+    empty = {
+        "inputs": shaped(shape=(0, 10), dtype="int64"),
+        "targets": shaped(shape=(0,)),
+        "outputs": shaped(shape=(0, 3)),
+    }
 
     assert not findings_of(BatchLeakage(), watched("Linear", (0, 10, 8), **empty))
+
+
+def test_what_the_loss_joins_is_no_step_of_a_recurrent_layer() -> None:
+    layer = ModuleFacts(
+        "m", "LSTM", calls=1, input_shape=(32, 10, 8), options={"batch_first": True}
+    )
+    table = Operation(2, "matmul", "MmBackward0", shape=(32, 32), in_loss=True)
+    joined = Operation(2, "concat", "StackBackward0", "m", (0,) * 32, shape=(32, 4))
+
+    assert findings_of(BatchLeakage(), trace(0.3, 0.4, table, modules=[layer]))
+    assert not findings_of(BatchLeakage(), trace(0.3, 0.4, joined, modules=[layer]))
 
 
 @pytest.mark.parametrize(
