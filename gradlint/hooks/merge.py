@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gradlint.graph import Graph
 from gradlint.hooks.tensor_facts import merged
 from gradlint.trace import LossFacts, TensorFacts
 
@@ -14,9 +15,9 @@ def merged_losses(found: list[LossFacts]) -> list[LossFacts]:
 
     Mean and spread of an output stay those of the first batch: updates move the later ones.
     """
-    by_place: dict[tuple[str, int | None], LossFacts] = {}
+    by_place: dict[tuple[object, ...], LossFacts] = {}
     for facts in found:
-        key = (facts.kind, facts.operation)
+        key = (facts.kind, facts.operation, facts.classes)
         known = by_place.get(key)
         if known is None:
             by_place[key] = facts
@@ -29,6 +30,38 @@ def merged_losses(found: list[LossFacts]) -> list[LossFacts]:
             row_sum_max=_of(max, known.row_sum_max, facts.row_sum_max),
         )
     return list(by_place.values())
+
+
+class Places:
+    """Where losses stand: one of another graph than the first has no place in that one.
+
+    Heads that train in turns give every step a graph of its own, with the same numbers for
+    other operations. Losses behind the same layers share a number below zero there.
+    """
+
+    def __init__(self) -> None:
+        self._elsewhere: dict[object, int] = {}
+
+    def placed(self, found: list[LossFacts], graph: Graph, first: Graph) -> list[LossFacts]:
+        """Return the facts of losses in `graph`, their operations told as those of `first`."""
+        return [replace(facts, operation=self._place(facts, graph, first)) for facts in found]
+
+    def _place(self, facts: LossFacts, graph: Graph, first: Graph) -> int | None:
+        if facts.operation is None or graph is first:
+            return facts.operation
+        here, there = _judged(graph, facts.operation), _judged(first, facts.operation)
+        if here == there:
+            return facts.operation
+        return self._elsewhere.setdefault((facts.kind, here), -1 - len(self._elsewhere))
+
+
+def _judged(graph: Graph, number: int) -> tuple[object, ...]:
+    """Return what tells a loss apart: its kind, and the layers whose output it judges."""
+    op = graph.by_id.get(number)
+    if op is None:
+        return ()
+    layers = graph.behind(op, lambda o: not o.parameters)
+    return (op.kind, *sorted((o.kind, o.module or "", *o.parameters) for o in layers))
 
 
 def _of(choose: Callable[[float, float], float], a: float | None, b: float | None) -> float | None:

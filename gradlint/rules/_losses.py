@@ -71,8 +71,15 @@ def loss_groups(trace: Trace) -> list[list[LossFacts]]:
     return list(groups.values())
 
 
+def _elsewhere(graph: Graph, loss: LossFacts) -> bool:
+    """Whether a loss stands in the graph of another step: heads may train in turns."""
+    return loss.operation is not None and loss.operation not in graph.by_id
+
+
 def entry(graph: Graph, loss: LossFacts) -> Operation | None:
     """Return the operation that reads the prediction `loss` judges; None if it is not known."""
+    if _elsewhere(graph, loss):
+        return None
     op = graph.by_id.get(loss.operation) if loss.operation is not None else None
     if op is None:
         kind = "nll" if loss.kind == "cross_entropy" else loss.kind
@@ -91,6 +98,8 @@ def predictions(
 ) -> tuple[Operation, ...]:
     """Last operations in front of `loss`, looking past those for which `through` holds."""
     graph = trace.graph
+    if _elsewhere(graph, loss):
+        return ()
     op = entry(graph, loss)
     if op is None:
         ends = tuple(graph.by_id[i] for i in sorted(graph.output_ids))

@@ -8,7 +8,7 @@ from typing import Any
 from gradlint.engine import Observer
 from gradlint.facts import LossFacts, TensorFacts
 from gradlint.hooks import loss as losses
-from gradlint.hooks.merge import merged_losses
+from gradlint.hooks.merge import Places, merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.probes.questions import of_targets
 
@@ -30,6 +30,7 @@ class Data:
         self._targets: list[tuple[TensorFacts, ...]] = []
         self._outputs: list[tuple[TensorFacts, ...]] = []
         self._losses: list[LossFacts] = []
+        self._places = Places()
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
         self._count = 0
@@ -57,7 +58,9 @@ class Data:
             return []
         outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
         found = losses.from_graph(observer.captured, outputs, [])
-        self._targets.append(tuple(f.target for f in found if f.target is not None))
+        found = self._places.placed(found, observer.captured.graph, observer.graph)
+        if all(f.operation is None or f.operation >= 0 for f in found):
+            self._targets.append(tuple(f.target for f in found if f.target is not None))
         return found
 
     def note_raised(self, loss: LossFacts) -> None:

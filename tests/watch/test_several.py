@@ -189,3 +189,28 @@ def test_unfinished_business_of_another_loop_is_not_ours(every: Any) -> None:
     trace = ledger.agrees(watcher)
     assert trace.facts.loop.optimizers == ("SGD",)
     assert trace.facts.optimizer.foreign == 0
+
+
+@BOTH
+def test_heads_that_train_in_turns_are_judged_by_their_own_targets(every: Any) -> None:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(6, 16), nn.ReLU())
+    heads = {"few": nn.Linear(16, 3), "many": nn.Linear(16, 12), "bounded": nn.Linear(16, 1)}
+    model = nn.ModuleDict({"trunk": trunk, **heads})
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    x = torch.randn(96, 6)
+    with Watcher(model, optimizer, every=every) as watcher:
+        for step in range(STEPS):
+            name = list(heads)[step % 3]
+            out = heads[name](trunk(x))
+            optimizer.zero_grad()
+            if name == "bounded":
+                loss = nn.functional.mse_loss(out.sigmoid(), (x[:, :1] > 0).float())
+            else:
+                targets = torch.arange(96) % out.shape[1]
+                loss = nn.functional.cross_entropy(out, targets)
+            loss.backward()
+            optimizer.step()
+    classes = {seen.classes for seen in watcher.trace().facts.losses}
+    assert classes == {3, 12, None}
+    assert not {f.code for f in watcher.report.findings} & {"GL603", "GL604", "GL605", "GL613"}
