@@ -275,3 +275,38 @@ def test_a_normalization_of_the_loss_makes_no_better_model() -> None:
     judged = observed.but(graph=Graph((*observed.graph, last)))
 
     assert severities(judged) == [Severity.ERROR]
+
+
+GIVEN = ModuleFacts(
+    "0", "Linear", calls=1, input_shape=(64, FAN_IN), input_given=True, parameters=("0.weight",)
+)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(trace(-1.0, 0.003), Severity.WARNING, id="next-to-one-number"),
+        pytest.param(trace(1.0, 0.02), None, id="exactly-at-the-limit"),
+        pytest.param(trace(0.0, 0.0, modules=(GIVEN,)), Severity.WARNING, id="zeros"),
+        pytest.param(trace(1.0, 0.0), None, id="ones-of-a-graph-s-nodes"),
+        pytest.param(
+            trace(-1.0, 0.003, then=("batch_norm", "relu")), Severity.NOTE, id="normalized-behind"
+        ),
+        pytest.param(trace(-1.0, 0.003, pretrained=True), Severity.NOTE, id="loaded-weights"),
+        pytest.param(trace(-1.0, 0.003, reached=0.1), None, id="scaled-by-the-model"),
+    ],
+)
+def test_inputs_that_hardly_vary_tell_nothing(observed, expected) -> None:
+    found = findings_of(UnnormalizedInput(), observed)
+
+    assert [f.severity for f in found] == ([] if expected is None else [expected])
+    assert all("normalized twice" in f.help for f in found)
+
+
+def test_a_sample_of_few_numbers_may_hardly_vary() -> None:
+    observed = trace(1.0, 0.001)
+    few = replace(observed.facts.inputs[0], shape=(64, 3))
+
+    assert not findings_of(
+        UnnormalizedInput(), observed.but(facts=replace(observed.facts, inputs=(few,)))
+    )

@@ -154,3 +154,14 @@ sick("one-label-only", "GL613", lambda: mlp(64, 64, 10),
 sick("sorted-batches", "GL613", Cnn,
      lambda: [(torch.randn(64, 1, 8, 8) + k, torch.full((64,), k)) for k in range(6)],
      optimizer=adam(), because="the data were never shuffled")  # fmt: skip
+sick("class-numbers-for-every-score", "GL605", lambda: mlp(64, 64, 10), data.digits,
+     lambda o, t: F.mse_loss(o, t[:, None].float()), adam(),
+     because="a column of labels is repeated for all ten scores")  # fmt: skip
+sick("ignored-class-of-two", "GL605 GL613", lambda: mlp(10, 32, 2),
+     lambda: [(x, y[:, 0].long()) for x, y in data.binary()],
+     nn.CrossEntropyLoss(ignore_index=0), adam(),
+     because="the index of the padding is a class here")  # fmt: skip
+sick("ctc-of-scores", "GL602", lambda: mlp(1, 32, 4), data.waves,
+     lambda o, t: F.ctc_loss(o.transpose(0, 1), t[:, None] + 1,
+                             torch.full((len(t),), o.shape[1]), torch.ones_like(t)),
+     adam())  # fmt: skip

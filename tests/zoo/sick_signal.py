@@ -51,6 +51,13 @@ sick("raw-series-lstm", "GL606", lambda: Recurrent(classes=3),
      lambda: [(1e3 * x + 5e3, y) for x, y in data.waves()], optimizer=adam(),
      because="prices of thousands into an LSTM saturate its gates")  # fmt: skip
 
+sick("normalized-twice", "GL606", Cnn,
+     lambda: [((x / 255 / 255 - 0.5) / 0.5, y) for x, y in data.raw_images()], optimizer=sgd(),
+     because="all pixels are next to -1")  # fmt: skip
+sick("divided-as-whole-numbers", "GL606 GL206", lambda: mlp(64, 64, 10),
+     lambda: [(x // 256, y) for x, y in flat(data.raw_images())], optimizer=adam(),
+     because="all pixels are zero")  # fmt: skip
+
 # Targets not scaled.
 sick("house-prices", "GL615", lambda: mlp(8, 64, 64, 1), data.houses, F.mse_loss, adam())
 sick("house-prices-sgd", "GL615", lambda: Dense(8, 64, 64, 1), data.houses, F.mse_loss,
@@ -115,6 +122,9 @@ def _scaled(model: nn.Module, factor: float) -> nn.Module:
 # Nothing non-linear between two layers.
 sick("linear-mlp", "GL112", lambda: mlp(64, 64, 64, 10, act=nn.Identity), data.digits,
      optimizer=adam())  # fmt: skip
+sick("leaky-relu-true", "GL112",
+     lambda: mlp(10, 32, 32, 1, act=lambda: nn.LeakyReLU(True)), data.binary,
+     nn.BCEWithLogitsLoss(), adam(), because="True is taken for the slope")  # fmt: skip
 sick("linear-functional", "GL112", lambda: Dense(12, 64, 64, 1, act=lambda x: x), data.smooth,
      F.mse_loss, adam())  # fmt: skip
 sick("one-activation-forgotten-cnn", "GL112",

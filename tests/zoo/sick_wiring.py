@@ -122,6 +122,23 @@ class Heads(Classifier):
 
 sick("heads-in-a-tuple", "GL709", Heads, data.words, optimizer=adam())
 
+
+class Factors(nn.Module):
+    """A factorization machine whose factors were scaled after they were made a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 1)
+        self.factors = nn.Parameter(torch.randn(12, 6)) * 0.1
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = (x @ self.factors) ** 2 - x**2 @ self.factors**2
+        return self.linear(x) + 0.5 * pairs.sum(1, keepdim=True)
+
+
+sick("parameter-times-a-constant", "GL709", Factors, data.smooth, F.mse_loss,
+     adam())  # fmt: skip
+
 # Optimizers that hold something else.
 sick("head-not-in-optimizer", "GL702", Cnn, data.images,
      optimizer=lambda m: torch.optim.Adam([*m.conv1.parameters(), *m.conv2.parameters()],
