@@ -150,9 +150,10 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
     size = op.shape[0]
     if facts.synthesized or size < 2 or len(op.shape) < 2:
         return None
+    kept = False
     if size in op.shape[1:] and _swaps_axes(trace, op):
-        known = _labels_rows(trace, size) and _keeps_rows(trace, op)
-        if not known:
+        kept = _labels_rows(trace, size) and _keeps_rows(trace, op)
+        if not kept:
             return None
     if not facts.targets or not facts.outputs or not facts.inputs:
         return None
@@ -161,7 +162,7 @@ def _over_batch(trace: Trace, op: Operation) -> Severity | None:
         return None
     if any(_joins_rows(o, size) for o in trace.graph):
         return None
-    if target.shape[1:2] != given.shape[1:2]:
+    if kept or target.shape[1:2] != given.shape[1:2]:
         return Severity.ERROR
     # A target for every entry of the input: samples of features, or time first.
     return Severity.WARNING if len(given.shape) == 2 and given.floating else None

@@ -266,6 +266,7 @@ def pooled(
     dims: tuple[int, ...] | None = (1,),
     rank: tuple[int, ...] = (32, 32, 16),
     losses: tuple[LossFacts, ...] = (LOSS,),
+    targets: tuple[TensorFacts, ...] = (LABELS,),
 ) -> Trace:
     """As many tokens as samples: embedded, scored, weighted over axis 0 and summed over one."""
     scored = len(between) + 1
@@ -288,7 +289,7 @@ def pooled(
         operations=operations,
         modules=[ModuleFacts("score", "Linear"), ModuleFacts("table", "Embedding")],
         inputs=(SQUARE,),
-        targets=(LABELS,),
+        targets=targets,
         outputs=(OUTPUT,),
         losses=losses,
     )
@@ -302,6 +303,9 @@ SCALED = Operation(1, "parameter_mul", "", "", (0,), shape=(32, 32, 16))
     ("trace", "expected"),
     [
         pytest.param(pooled(), [Severity.ERROR], id="rows-stay-rows"),
+        pytest.param(
+            pooled(targets=(SQUARE,)), [Severity.ERROR], id="of-a-target-a-token-the-loss-takes-one"
+        ),
         pytest.param(pooled(SCALED), [Severity.ERROR], id="scaled-on-the-way"),
         pytest.param(pooled(TURNED), [], id="axes-swapped-on-the-way"),
         pytest.param(pooled(dims=(0,)), [], id="pooled-over-axis-0"),
