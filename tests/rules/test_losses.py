@@ -133,3 +133,14 @@ def test_an_output_that_was_only_moved_around_is_no_prediction() -> None:
 
     assert predictions(trace_of(operations=direct), LossFacts("mse")) == (linear,)
     assert predictions(trace_of(operations=moved), LossFacts("mse")) == ()
+
+
+def test_a_loss_of_another_step_s_graph_has_no_place_in_this_one() -> None:
+    """Heads that train in turns have graphs of their own."""
+    trace = trace_of(operations=chain("linear", "mse"))
+    here, elsewhere = LossFacts("mse", operation=1), LossFacts("mse", operation=99)
+
+    assert predictions(trace, here) == chain("linear")
+    assert entry(trace.graph, elsewhere) is None
+    assert predictions(trace, elsewhere) == ()
+    assert place(trace, elsewhere) is None
