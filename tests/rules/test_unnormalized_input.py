@@ -310,3 +310,18 @@ def test_a_sample_of_few_numbers_may_hardly_vary() -> None:
     assert not findings_of(
         UnnormalizedInput(), observed.but(facts=replace(observed.facts, inputs=(few,)))
     )
+
+
+def test_inputs_that_hardly_vary_are_no_small_numbers_to_add_up() -> None:
+    wide = 40_000
+    observed = trace(9e-4, 1e-6, reached=9e-4 * math.sqrt(wide / FAN_IN))
+    layer = replace(observed.parameters["0.weight"], fan_in=wide)
+
+    assert severities(observed.but(parameters={"0.weight": layer})) == [Severity.WARNING]
+
+
+def test_large_inputs_that_hardly_vary_are_large_first_of_all() -> None:
+    (found,) = findings_of(UnnormalizedInput(), trace(120.0, 0.5))
+
+    assert "root mean square 1.2e+02 (limit 10)" in found.message
+    assert found.help == UnnormalizedInput.help
