@@ -28,7 +28,9 @@ class WeightDecayDominates(Rule):
     a tenth a step, and would dominate at a usual rate as well, weights that started small need
     not have shrunk. Under an optimizer that rescales decay together with the gradient (Adam with
     weight_decay) it compares the decay term with the gradient instead. An error where the
-    loss stayed above `min_progress` of its first value. At least `min_steps` are needed.
+    loss stayed above `min_progress` of its first value. At least `min_steps` are needed. A
+    penalty in the loss on most weight matrices is flagged where it took the median of them
+    below `max_rest_of_penalty`.
 
     ## Why is this bad?
     A weight then remembers the last few dozen batches only, and the matrices shrink until
@@ -59,6 +61,7 @@ class WeightDecayDominates(Rule):
       size": the lifetime 1/(ηλ) should be of the order of epochs
     - Usual settings are far away: SGD at 0.1 with momentum 0.9 and decay 5e-4 lives 2000
       steps, AdamW at 1e-3 and 0.01 100 000, grokking's 1e-3 and 1.0 1000. 100 is our choice.
+    - `max_rest_of_penalty`: two layers at a twentieth of their size hand on 1/400 of the signal
     - Xie & Li (2024), "Implicit bias of AdamW: ℓ∞-norm constrained optimization": no weight
       gets larger than 1/λ, whatever the rate; a tenth a step is the limit of update-too-large
     """
@@ -72,6 +75,7 @@ class WeightDecayDominates(Rule):
 
     min_lifetime: float = 100.0
     max_rest: float = 0.7
+    max_rest_of_penalty: float = 0.05
     min_progress: float = 0.9
     min_steps: int = 10
 
@@ -80,7 +84,8 @@ class WeightDecayDominates(Rule):
         optimizer = given(trace)
         if optimizer is None:
             return NOT_GIVEN
-        if not any(float(group.get("weight_decay", 0)) > 0 for group in optimizer.groups):
+        decays = any(float(group.get("weight_decay", 0)) > 0 for group in optimizer.groups)
+        if not decays and not _penalized(trace):
             return "the optimizer decays no weights"
         return super().skip_reason(trace)
 
@@ -95,6 +100,12 @@ class WeightDecayDominates(Rule):
         decay, rate = float(group.get("weight_decay", 0)), _rate(trace, group)
         coupled = rescales(trace) and not _decoupled(optimizer.kind, group)
         lifetime = _lifetime(rate, decay, float(group.get("momentum", 0) or 0))
+        gone = rest < self.max_rest_of_penalty and not lifetime < self.min_lifetime
+        if gone and _penalized(trace):
+            yield self._by_penalty(trace, rest)
+            return
+        if decay == 0:
+            return
         at_once = not coupled and lifetime < self.min_lifetime / 10
         if not rest < self.max_rest and not (
             at_once and _lifetime(USUAL_RATE, decay, 0.0) < self.min_lifetime
@@ -121,6 +132,17 @@ class WeightDecayDominates(Rule):
             evidence={"weight_decay": decay, "learning_rate": rate, "rest": rest},
         )
 
+    def _by_penalty(self, trace: Trace, rest: float) -> Finding:
+        steps = max(trace.of("weight_norm").training.steps)
+        return self.finding(
+            "",
+            "the loss holds a penalty on the weights themselves: the median weight matrix has "
+            f"{rest:.2g} of its norm after {steps} steps (limit {self.max_rest_of_penalty:.2g})",
+            trace=trace,
+            help="Lower the factor of the penalty by 100, or average it over the weights.",
+            evidence={"weight_decay": 0.0, "rest": rest},
+        )
+
     def _rest(self, trace: Trace, parameter: ParameterFacts) -> float | None:
         """Return the last norm of a weight over its first, or None."""
         norms = trace.of("weight_norm").at(parameter.path)
@@ -128,6 +150,13 @@ class WeightDecayDominates(Rule):
         if len(norms.training) < self.min_steps or not start > 0:
             return None
         return norms.training.last / start
+
+
+def _penalized(trace: Trace) -> bool:
+    """Whether an operation of the loss reads most weight matrices itself."""
+    wide = {p.path for p in matrices(trace)}
+    read = (wide.intersection(op.parameters) for op in trace.graph if op.in_loss)
+    return bool(wide) and max(map(len, read), default=0) * 2 > len(wide)
 
 
 def _decoupled(kind: str, group: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Graph, Operation
 from gradlint.rules.weight_decay_dominates import WeightDecayDominates
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import OptimizerFacts, ParameterFacts, Trace
@@ -110,3 +111,27 @@ def test_weights_that_shrink_without_an_optimizer_are_not_judged() -> None:
     observed = trace().but(facts=trace_of().facts)
 
     assert list(WeightDecayDominates().check(observed)) == []
+
+
+@pytest.mark.parametrize(
+    ("norms", "group", "reads", "flagged"),
+    [
+        pytest.param([10.0] * 11 + [0.4], {"weight_decay": 0.0}, "0.weight", True, id="l1"),
+        pytest.param([10.0] * 11 + [0.5], {"weight_decay": 0.0}, "0.weight", False, id="at-limit"),
+        pytest.param([10.0] * 11 + [0.4], {"weight_decay": 1e-4}, "0.weight", True, id="and-decay"),
+        pytest.param([10.0] * 11 + [0.4], {"weight_decay": 0.0}, "0.bias", False, id="of-biases"),
+    ],
+)
+def test_a_penalty_in_the_loss_that_takes_the_weights_away_is_named(
+    norms: list[float], group: dict[str, float], reads: str, flagged: bool
+) -> None:
+    observed = trace(norms, **group)
+    loss = Operation(0, "parameter_add", "", None, (), (reads,), in_loss=True)
+    observed = Trace(
+        observed.observations, parameters=observed.parameters, graph=Graph((loss,)),
+        facts=observed.facts,
+    )  # fmt: skip
+
+    found = findings_of(WeightDecayDominates(), observed)
+
+    assert [f.message.startswith("the loss holds a penalty") for f in found] == [True] * flagged
