@@ -63,7 +63,8 @@ class NormalizationInit(Rule):
     of a gate or of attention logits at a temperature: a γ is not judged where an add, a
     product or attention reads the layer. Classes of the user's own that compute (1 + γ)·x
     start at γ = 0: only torch's classes are judged, and only while their output is as small
-    or as large as γ says. DCGAN's γ ~ N(1, 0.02²) is inside the limits.
+    or as large as γ says, nor is a small γ that the first batch went past (stochastic depth).
+    DCGAN's γ ~ N(1, 0.02²) is inside the limits.
 
     ## References
     - [0] section 4.3.3: γ = 1, β = 0
@@ -123,11 +124,13 @@ class NormalizationInit(Rule):
     def _acts(self, trace: Trace, path: str, *, large: bool) -> bool:
         """Whether the scale is what the signal feels, and no branch's deliberate start."""
         passes = STRUCTURAL | {"scale", "mask"}
-        for op in trace.graph:
-            if op.module == path and op.kind in NORMALIZATIONS:
-                following = trace.graph.ahead(op, lambda o: o.kind in passes)
-                if any(o.kind in _BRANCH_ENDS for o in following):
-                    return False
+        ops = [o for o in trace.graph if o.module == path]
+        if len(trace.graph) and not ops and not large:
+            return False  # the graph's batch went past it: what reads it is not known
+        for op in (o for o in ops if o.kind in NORMALIZATIONS):
+            following = trace.graph.ahead(op, lambda o: o.kind in passes)
+            if any(o.kind in _BRANCH_ENDS for o in following):
+                return False
         spread = initial_value(trace, "activation_std", path)
         if spread is None:
             return True

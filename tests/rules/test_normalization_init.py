@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.normalization_init import NormalizationInit
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import ModuleFacts, Trace
@@ -77,6 +77,14 @@ def test_a_small_scale_in_front_of_a_join_is_a_choice(read_by: str) -> None:
 )
 def test_silent_where_the_scale_is_not_what_the_signal_feels(changes: dict[str, Any]) -> None:
     assert not findings_of(NormalizationInit(), norm(0.0, **changes))
+
+
+def test_a_small_scale_that_the_first_batch_went_past_is_not_judged() -> None:
+    seen, past = norm(0.0), Graph((Operation(0, "linear", "", "other"),))
+    assert findings_of(NormalizationInit(), seen)
+    assert not findings_of(NormalizationInit(), seen.but(graph=past))
+    assert findings_of(NormalizationInit(), norm(20.0).but(graph=past))
+    assert findings_of(NormalizationInit(), seen.but(graph=Graph()))
 
 
 def test_a_small_scale_that_the_output_shows_is_flagged() -> None:

@@ -137,6 +137,31 @@ def squeeze_and_excitation() -> Any:
     return {"model": model, "batch": digits(), "loss_fn": CE, "optimizer": adam(3e-3)}
 
 
+@zoo
+def stochastic_depth_zero_gamma() -> Any:
+    class Block(nn.Module):
+        def __init__(self, drop: float) -> None:
+            super().__init__()
+            self.branch = nn.Sequential(
+                conv_bn(16, 16), nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+            )
+            self.drop = drop
+            nn.init.zeros_(self.branch[-1].weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and torch.rand(()) < self.drop:
+                return x
+            return F.relu(x + self.branch(x))
+
+    def model() -> nn.Module:
+        return nn.Sequential(
+            conv_bn(1, 16), *(Block(0.15 * i) for i in range(5)),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+        )  # fmt: skip
+
+    return {"model": model, "batch": digits(), "loss_fn": CE, "optimizer": adam(3e-3)}
+
+
 class InvertedResidual(nn.Module):
     def __init__(self, fan_in: int, width: int, stride: int, expand: int = 4) -> None:
         super().__init__()
