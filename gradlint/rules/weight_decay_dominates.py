@@ -104,8 +104,6 @@ class WeightDecayDominates(Rule):
         if gone and _penalized(trace):
             yield self._by_penalty(trace, rest)
             return
-        if decay == 0:
-            return
         at_once = not coupled and lifetime < self.min_lifetime / 10
         if not rest < self.max_rest and not (
             at_once and _lifetime(USUAL_RATE, decay, 0.0) < self.min_lifetime

@@ -135,3 +135,12 @@ def test_a_penalty_in_the_loss_that_takes_the_weights_away_is_named(
     found = findings_of(WeightDecayDominates(), observed)
 
     assert [f.message.startswith("the loss holds a penalty") for f in found] == [True] * flagged
+
+
+def test_a_decay_that_takes_the_weights_away_is_named_before_a_penalty() -> None:
+    penalty = Operation(0, "parameter_add", "", None, (), ("0.weight",), in_loss=True)
+    observed = trace([10.0] * 11 + [0.4]).but(graph=Graph((penalty,)))
+
+    (found,) = findings_of(WeightDecayDominates(), observed)
+
+    assert found.message.startswith("decay alone takes a weight away")
