@@ -66,7 +66,9 @@ class BoundedOutput(Rule):
     ## When it is wrong
     A bound that holds the targets is good practice: ReLU for counts, sigmoid for pixels in
     0…1, tanh for pixels in −1…1; a scale or a shift behind it (``10 * sigmoid(x)``) moves the
-    bound, and the rule says nothing. Networks that pool ReLU'd class maps (SqueezeNet,
+    bound, and the rule says nothing. Targets that leave the range by their noise alone are
+    flagged, too, though their mean is inside (a sigmoid that learns a clean image from noisy
+    ones): the trace keeps a range, not why it is left. Networks that pool ReLU'd class maps (SqueezeNet,
     Network in Network) are not meant.
 
     ## References
