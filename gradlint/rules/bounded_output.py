@@ -68,8 +68,8 @@ class BoundedOutput(Rule):
     0…1, tanh for pixels in −1…1; a scale or a shift behind it (``10 * sigmoid(x)``) moves the
     bound, and the rule says nothing. Targets that leave the range by their noise alone are
     flagged, too, though their mean is inside (a sigmoid that learns a clean image from noisy
-    ones): the trace keeps a range, not why it is left. Networks that pool ReLU'd class maps (SqueezeNet,
-    Network in Network) are not meant.
+    ones): the trace keeps a range, not why it is left. Networks that pool ReLU'd class maps
+    (SqueezeNet, Network in Network) are not meant.
 
     ## References
     - Reference [0], "Common pitfalls", 2: ReLU on the output of a regression
