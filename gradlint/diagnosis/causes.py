@@ -114,6 +114,13 @@ def _from_the_data(cause: Finding, symptom: Finding) -> bool:
     return _not_the_rate(cause, symptom)
 
 
+def _elsewhere(cause: Finding, symptom: Finding) -> bool:
+    """Whether the symptom is of a part that was found outside of the cause's model."""
+    if not cause.module or not symptom.module:
+        return False
+    return cause.module.partition(".")[0] != symptom.module.partition(".")[0]
+
+
 def _not_before(cause: Finding, symptom: Finding) -> bool:
     """Whether the cause was there when the symptom was: steps 0 and 1 see the same weights.
 
@@ -186,6 +193,13 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "GL701 GL702 GL709 GL712",
         f"GL001 GL303 GL406 {_STUCK}",
         "what gets no gradient, or no update, does not learn",
+    ),
+    _mechanism(
+        "hidden-layers",
+        "GL709",
+        "GL702",
+        "layers that their model does not know of are not among its parameters()",
+        _elsewhere,
     ),
     _mechanism(
         "input-scale",

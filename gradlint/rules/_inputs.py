@@ -20,12 +20,14 @@ def reading(trace: Trace, op: Operation, scale: float) -> float | None:
         Measured over expected root mean square at initialization; near 1 if the layer reads
         an input of that scale. None where something of it was not measured.
     """
-    if not op.module:
-        return None
+    path = op.module or ""
+    root = trace.modules.get("")
+    if not path and (root is None or not root.leaf):
+        return None  # an operation of the model's own, not a layer
     facts = [trace.parameters[p] for p in op.parameters if p in trace.parameters]
     weight = next((p for p in facts if len(p.shape) >= 2), None)
     bias = next((p for p in facts if len(p.shape) == 1), None)
-    seen = trace.of("activation_rms").at(op.module).initial
+    seen = trace.of("activation_rms").at(path).initial
     if weight is None or not seen.values:
         return None
     spread = trace.of("weight_rms").at(weight.path).initial.first

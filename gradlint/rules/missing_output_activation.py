@@ -72,7 +72,7 @@ class MissingOutputActivation(Rule):
         if not found:
             yield from self._kl_div(trace)
         said = refused(trace)
-        if not found and said is not None and said[0] == "bce":
+        if not found and said is not None and said[0] == "bce" and not _not_a_number(trace):
             yield self.finding(
                 None, "binary_cross_entropy raised: its input is not in 0…1", help=_SIGMOID
             )
@@ -158,3 +158,9 @@ class MissingOutputActivation(Rule):
                 "limit": 1 + self.tolerance,
             },
         )
+
+
+def _not_a_number(trace: Trace) -> bool:
+    """Whether the loss was given NaN, which is no probability, either, and another rule's."""
+    outputs = [loss.output for loss in trace.facts.losses if loss.kind == "bce"]
+    return any(output is not None and output.non_finite for output in outputs)

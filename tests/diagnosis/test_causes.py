@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -466,3 +467,21 @@ def test_targets_leave_a_range_by_scale_alone_where_they_have_one_sign(
 @pytest.mark.parametrize("fault", ["GL603", "GL606", "GL615"])
 def test_a_signal_explains_neither_data_nor_a_range(signal: str, fault: str) -> None:
     assert fault in roots(link([said(signal, step=0), said(fault)]))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "left_out", "expected"),
+    [
+        ("net", "layer", ["GL709"]),
+        ("net", "net.head", ["GL709", "GL702"]),
+        (None, "layer", ["GL709", "GL702"]),
+        ("net", None, ["GL709", "GL702"]),
+    ],
+)
+def test_layers_in_a_list_are_in_no_optimizer_because_of_it(hidden, left_out, expected) -> None:
+    found = [
+        replace(said("GL709", exact=True), module=hidden),
+        replace(said("GL702", exact=True), module=left_out),
+    ]
+
+    assert sorted(roots(link(found)), reverse=True) == expected

@@ -173,6 +173,18 @@ def test_ctc_wants_log_probabilities_over_the_last_axis(rows, flagged) -> None:
     assert [f.message[:7] for f in found] == (["CTCLoss"] if flagged else [])
 
 
+@pytest.mark.parametrize(("bad", "flagged"), [(0, True), (3, False)])
+def test_a_loss_that_raised_at_nan_is_another_rule_s(bad: int, flagged: bool) -> None:
+    message = "the loss raised RuntimeError: all elements of input should be between 0 and 1"
+    event = Event("exception", detail={"phase": "loss", "message": message})
+    output = TensorFacts("output", (8, 1), "float32", minimum=0.1, maximum=0.9, non_finite=bad)
+    losses = (LossFacts("bce"), LossFacts("mse", output=output), LossFacts("bce", output=output))
+
+    observed = trace_of(events=(event,), losses=losses)
+
+    assert bool(findings_of(MissingOutputActivation(), observed)) is flagged
+
+
 def test_a_loss_that_raised_is_not_told_twice() -> None:
     message = "the loss raised RuntimeError: all elements of input should be between 0 and 1"
     trace = trace_of(

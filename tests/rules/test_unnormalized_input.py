@@ -325,3 +325,18 @@ def test_large_inputs_that_hardly_vary_are_large_first_of_all() -> None:
 
     assert "root mean square 1.2e+02 (limit 10)" in found.message
     assert found.help == UnnormalizedInput.help
+
+
+@pytest.mark.parametrize(
+    ("late", "scale", "expected"),
+    [
+        (0.001, 12.0, [Severity.NOTE]),
+        (0.5, 12.0, [Severity.WARNING]),
+        (0.001, 120.0, [Severity.ERROR]),
+    ],
+)
+def test_a_large_input_that_all_was_learned_from_is_a_note(late, scale, expected) -> None:
+    losses = observe("loss", "", [12.0, *[12.0 * late] * 39])
+    observed = called_on_the_input(scale=scale).but(observations=trace_of(losses).observations)
+
+    assert severities(observed) == expected
