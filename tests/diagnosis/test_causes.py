@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from gradlint.diagnosis.causes import MECHANISMS, Linked, Mechanism, link
+from gradlint.diagnosis.causes import Linked, link
+from gradlint.diagnosis.mechanisms import MECHANISMS, Mechanism
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules import all_rules
 

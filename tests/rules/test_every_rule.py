@@ -17,8 +17,8 @@ from torch.nn import functional
 
 import gradlint
 from gradlint.config import Config
-from gradlint.diagnosis.causes import MECHANISMS
 from gradlint.diagnosis.exemptions import EXEMPTIONS
+from gradlint.diagnosis.mechanisms import MECHANISMS
 from gradlint.explain import page
 from gradlint.metrics import all_metrics
 from gradlint.report import Report
