@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from enum import IntEnum
 from typing import Literal
 
@@ -19,6 +20,9 @@ takes long to read, and nobody waits for it without knowing why."""
 GROWTH = 1.5
 """Full steps grow apart by this factor: 3, 5, 8, 12, 18 … about 20 in ten thousand steps."""
 
+AT_LEAST = 2
+"""By this factor they grow apart at most, whatever the budget says, until all of them took
+`PATIENCE`: one is then in the later half of a run of any length, on a busy machine, too."""
 
 SURE = 1.25
 """Light looks that are made whatever the budget says grow apart by this factor: forty in ten
@@ -62,8 +66,10 @@ class Cadence:
         self.cost = [0.0, 0.0, 0.0]
         """Seconds a step of each kind of look took of late."""
         self._next_full = FIRST_FULL + 1
+        self._last_full = FIRST_FULL
         self._next_sure = 1
         self._first = 0.0
+        """Seconds that the first steps and all full looks took."""
         self._credit = [0.0, 0.0, 0.0]
         self._share = 0.0
         """Seconds of a step that its looks may take, of late."""
@@ -94,7 +100,7 @@ class Cadence:
             return Look.LIGHT if step % self.every == 0 else Look.OFF
         if step <= FIRST_LIGHT:
             return self._full(step) if due else Look.LIGHT
-        if due and self._affords(Look.FULL):
+        if due and (self._affords(Look.FULL) or step >= self._full_by()):
             return self._full(step)
         return Look.LIGHT if self._affords(Look.LIGHT) else self._sure(step)
 
@@ -113,7 +119,8 @@ class Cadence:
         early = step <= FIRST_LIGHT and self._first <= PATIENCE
         if due:
             # Those who cannot afford the full look take the light one: the step is common.
-            return Look.FULL if early or self._affords(Look.FULL) else Look.LIGHT
+            taken = early or self._affords(Look.FULL) or self._first <= PATIENCE
+            return Look.FULL if taken else Look.LIGHT
         apart = 1
         while apart < MOST_APART and apart * self._share < self.cost[Look.LIGHT]:
             apart *= 2
@@ -129,10 +136,15 @@ class Cadence:
             math.ceil((self.cost[kind] - self._credit[kind]) / self._share)
             for kind in (Look.LIGHT, Look.FULL)
         )
-        full = max(full, self._next_full - step)
+        full = min(max(full, self._next_full - step), self._full_by() - step)
         return max(1, min(MOST_RESTING, self._next_sure - step, light, full))
 
+    def _full_by(self) -> int:
+        """The step that is looked at in full in any case."""
+        return AT_LEAST * self._last_full if self._first <= PATIENCE else sys.maxsize
+
     def _full(self, step: int) -> Look:
+        self._last_full = step
         self._next_full = max(step + 1, round(step * GROWTH))
         return Look.FULL
 
@@ -153,8 +165,9 @@ class Cadence:
         """
         known, each = self.cost[look], own / steps
         self.cost[look] = each if known == 0.0 else 0.7 * known + 0.3 * each
-        if first:
+        if first or look is Look.FULL:
             self._first += own
+        if first:
             return
         share = SHARE * self.budget * max(whole - own, 0.0)
         each = share / steps
