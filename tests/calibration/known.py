@@ -11,6 +11,15 @@ MOVED: frozenset[str] = frozenset({
     "sigmoid-output-and-rate-of-1e-9",  # causes: a rate that suffices is a fault of its own
     "recurrent-cell-gain-three",  # GL108: chaos is measured, not read off the gain alone
     "batch-and-time-swapped",  # GL608: frames follow on from each other, samples do not
+    "ascending-the-loss",  # GL609: a sign turned round
+    "clamp-inside",  # GL202: two late looks where all agree
+    "eight-scores-for-ten-digits",  # GL604: what a loss that raised was given
+    "labels-shifted-by-one-vit",  # GL604, likewise
+    "roberta-two-labels-for-four",  # GL604, likewise
+    "raw-audio-and-targets-of-nine",  # GL604, likewise
+    "optimizer-of-an-older-model",  # GL703: an optimizer that never has a gradient
+    "optimizer-of-another-model",  # GL703, likewise
+    "relu-forecast-of-signed-series",  # GL603: targets of an L1 loss
     "equal-units-and-decay",  # GL408: a decay of a tenth a step need not shrink small weights
 })  # fmt: skip
 """Sealed cases that taught a rule, and count as tuning since."""
