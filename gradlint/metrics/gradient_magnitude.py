@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from gradlint.metrics.base import Tap, metric, sampled
+from gradlint.metrics.base import Metric, Tap, sampled
 
 ENTRIES = 4096
 """Entries looked at: enough for a share of 5 % to be off by a third of a percent (its standard
@@ -22,66 +24,36 @@ def magnitude(gradient: Tensor, share: float) -> Tensor:
     return ordered[round(share * (len(ordered) - 1))]
 
 
-@metric(Tap.INITIAL_WEIGHT_GRAD, unit="loss / weight")
-def gradient_magnitude_p05(gradient: Tensor) -> Tensor:
-    """Magnitude that one entry in twenty of a gradient does not exceed.
+_GIVEN = """
 
-    Args:
-        gradient: A parameter's ``.grad``, any shape, with at least one entry.
+Args:
+    gradient: A parameter's ``.grad``, any shape, with at least one entry.
 
-    Returns:
-        Scalar, at least 0, float64.
-    """
-    return magnitude(gradient, 0.05)
+Returns:
+    Scalar, at least 0, float64.
+"""
 
 
-@metric(Tap.INITIAL_WEIGHT_GRAD, unit="loss / weight")
-def gradient_magnitude_p25(gradient: Tensor) -> Tensor:
-    """Magnitude that a quarter of a gradient's entries do not exceed.
-
-    Args:
-        gradient: A parameter's ``.grad``, any shape, with at least one entry.
-
-    Returns:
-        Scalar, at least 0, float64.
-    """
-    return magnitude(gradient, 0.25)
+def _quantile(share: float, what: str) -> Metric:
+    return Metric(
+        f"gradient_magnitude_p{round(100 * share):02}",
+        Tap.INITIAL_WEIGHT_GRAD,
+        "loss / weight",
+        partial(magnitude, share=share),
+        what + _GIVEN,
+    )
 
 
-@metric(Tap.INITIAL_WEIGHT_GRAD, unit="loss / weight")
-def gradient_magnitude_p50(gradient: Tensor) -> Tensor:
-    """Median magnitude of a gradient's entries.
-
-    Args:
-        gradient: A parameter's ``.grad``, any shape, with at least one entry.
-
-    Returns:
-        Scalar, at least 0, float64.
-    """
-    return magnitude(gradient, 0.5)
-
-
-@metric(Tap.INITIAL_WEIGHT_GRAD, unit="loss / weight")
-def gradient_magnitude_p75(gradient: Tensor) -> Tensor:
-    """Magnitude that three quarters of a gradient's entries do not exceed.
-
-    Args:
-        gradient: A parameter's ``.grad``, any shape, with at least one entry.
-
-    Returns:
-        Scalar, at least 0, float64.
-    """
-    return magnitude(gradient, 0.75)
-
-
-@metric(Tap.INITIAL_WEIGHT_GRAD, unit="loss / weight")
-def gradient_magnitude_p95(gradient: Tensor) -> Tensor:
-    """Magnitude that one entry in twenty of a gradient exceeds.
-
-    Args:
-        gradient: A parameter's ``.grad``, any shape, with at least one entry.
-
-    Returns:
-        Scalar, at least 0, float64.
-    """
-    return magnitude(gradient, 0.95)
+gradient_magnitude_p05 = _quantile(
+    0.05, "Magnitude that one entry in twenty of a gradient does not exceed."
+)
+gradient_magnitude_p25 = _quantile(
+    0.25, "Magnitude that a quarter of a gradient's entries do not exceed."
+)
+gradient_magnitude_p50 = _quantile(0.5, "Median magnitude of a gradient's entries.")
+gradient_magnitude_p75 = _quantile(
+    0.75, "Magnitude that three quarters of a gradient's entries do not exceed."
+)
+gradient_magnitude_p95 = _quantile(
+    0.95, "Magnitude that one entry in twenty of a gradient exceeds."
+)
