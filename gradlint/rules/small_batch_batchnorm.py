@@ -20,8 +20,8 @@ class SmallBatchBatchnorm(Rule):
 
     ## What it does
     Counts the values that each channel's mean and variance are estimated from (samples times
-    positions): a note below `note_values`, a warning below `min_values`, an error at 1, where
-    torch raises.
+    positions): a note below `note_values`, a warning below `min_values` or if all of them are
+    of one sample, an error at 1, where torch raises.
 
     ## Why is this bad?
     The estimate's relative error is about √(2 / n): with 8 values the variance is off by half
@@ -53,7 +53,8 @@ class SmallBatchBatchnorm(Rule):
     - Reference [0], "Common pitfalls", 4: no BatchNorm below a batch of 32 (`note_values`)
     - Wu & He (2018), "Group normalization", figure 1: the error of a ResNet-50 at 32 and 16
       images a worker is one, it rises from 8 on (`min_values`; images there, values here: our
-      choice for layers without positions)
+      choice for layers without positions). A single sample's mean is taken out of all that
+      is known of it: 11 positions of one left a classifier at chance in evaluation
     """
 
     code: ClassVar = "GL801"
@@ -71,25 +72,27 @@ class SmallBatchBatchnorm(Rule):
         """Yield one finding for each BatchNorm with too few values."""
         for event in trace.events("exception"):
             if _RAISED in str(event.detail.get("message", "")):
-                yield self._finding(trace, event.module, 1)
+                yield self._finding(trace, event.module, 1, 1)
                 return
         for module in trace.modules.values():
             count = _values(module)
             if count is not None and count < max(self.note_values, self.min_values):
-                yield self._finding(trace, module.path, count)
+                yield self._finding(trace, module.path, count, (module.input_shape or (1,))[0])
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the batch size is not the user's."""
         return "the batch was made up, its size too" if trace.facts.synthesized else None
 
-    def _finding(self, trace: Trace, module: str | None, count: int) -> Finding:
+    def _finding(self, trace: Trace, module: str | None, count: int, samples: int) -> Finding:
         noun = "value" if count == 1 else "values"
-        few = count < self.min_values
-        limit = self.min_values if few else self.note_values
+        few = count < self.min_values or samples == 1
+        limit = self.min_values if count < self.min_values else self.note_values
+        source = ", all of one sample" if samples == 1 and count > 1 else ""
         severity = Severity.WARNING if few else Severity.NOTE
         return self.finding(
             module,
-            f"BatchNorm estimates its statistics from {count} {noun} a channel (limit {limit})",
+            f"BatchNorm estimates its statistics from {count} {noun} a channel"
+            f"{source} (limit {limit})",
             trace=trace,
             severity=Severity.ERROR if count <= 1 else severity,
             exact=count <= 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,8 +23,9 @@ class StaleBatchStatistics(Rule):
     the standard deviations). Under `check` what is left of the zeros and ones that the
     statistics began with is taken off first, since forty steps are not the training; but
     where the momentum is below `min_momentum` they never get away from there, and
-    `max_gap_unmoved` holds. In a watched loop nothing is taken off, and `min_steps` steps and
-    `min_observations` late observations are needed.
+    `max_gap_unmoved` holds. In a watched loop nothing is taken off; `min_steps` steps are
+    needed, and the `min_observations` last looks of its last three quarters all have to be
+    beyond the limit.
 
     ## Why is this bad?
     Training normalizes with the batch, evaluation with the running statistics. Where they
@@ -55,9 +55,10 @@ class StaleBatchStatistics(Rule):
     ## When it is wrong
     Silent are: layers in evaluation mode (frozen in fine-tuning: they train with what they
     evaluate with), those called more than once in a forward (the running statistics are of
-    all calls), momentum None (an average over the whole training, early batches included),
-    and gaps within the error of so few samples. Statistics that are recomputed after the
-    training, before evaluation, need not be right here.
+    all calls), discriminators and other parts of loops with several optimizers (they see true
+    and made batches in turns), momentum None (an average over the whole training, early
+    batches included), and gaps within the error of so few samples. Statistics that are
+    recomputed after the training, before evaluation, need not be right here.
 
     ## References
     - Reference [0], "Common pitfalls", 4: choose the momentum for fine-tuning
@@ -65,6 +66,8 @@ class StaleBatchStatistics(Rule):
     - `max_gap`: of the healthy trainings with BatchNorm in tests/zoo the largest gap after 40
       steps is 0.4; `max_gap_unmoved`: torch's initialization makes pre-activations of 0.58,
       which is 0.55 away from one
+    - `min_observations`: full looks grow apart by a factor of two at most, so that two are in
+      the last three quarters of a run of any length
     """
 
     code: ClassVar = "GL806"
@@ -80,7 +83,7 @@ class StaleBatchStatistics(Rule):
     max_gap_unmoved: float = 0.25
     min_momentum: float = 1e-4
     min_steps: int = 50
-    min_observations: int = 3
+    min_observations: int = 2
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no running statistics were compared."""
@@ -107,19 +110,19 @@ class StaleBatchStatistics(Rule):
     def _watched(self, trace: Trace) -> Iterator[Finding]:
         """Yield what the end of a watched loop shows."""
         loop = trace.facts.loop
-        if loop is None or loop.steps < self.min_steps or loop.ended:
+        if loop is None or loop.steps < self.min_steps or loop.ended or loop.streams > 1:
             return
-        late = trace.of("batch_statistics_gap").since(loop.steps // 2 + 1)
+        late = trace.of("batch_statistics_gap").since(loop.steps // 4 + 1)
         for site in late.sites:
             facts = trace.modules.get(site.module or "")
-            values = late.at(site).values[-2 * self.min_observations :]
+            values = late.at(site).values[-self.min_observations :]
             if facts is None or not facts.training or facts.calls > 1:
                 continue
             momentum = facts.options.get("momentum")
             if len(values) < self.min_observations or not isinstance(momentum, (int, float)):
                 continue
             unmoved = momentum < self.min_momentum
-            gap = statistics.median(values)
+            gap = min(values)
             limit = self.max_gap_unmoved if unmoved else self.max_gap
             if gap > max(limit, _error(_samples(facts))):
                 yield self._finding(trace, site.path, gap, limit, momentum, unmoved=unmoved)

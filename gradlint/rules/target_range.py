@@ -9,6 +9,7 @@ from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.graph import Operation
 from gradlint.rules._losses import BINARY, CLASSIFICATION, REGRESSION, loss_groups, place, refused
 from gradlint.rules._targets import (
     Fault,
@@ -98,7 +99,8 @@ class TargetRange(Rule):
         if trace.facts.synthesized:
             return "the batch was made up: its targets say nothing"
         seen = trace.facts.losses or trace.facts.targets or trace.events("exception")
-        return None if seen else "no targets were seen"
+        by_hand = trace.facts.loop is not None and any(op.in_loss for op in trace.graph)
+        return None if seen or by_hand else "no targets were seen"
 
     def _finding(self, trace: Trace, module: str | None, fault: Fault, seen: LossFacts) -> Finding:
         message, advice, severity = fault
@@ -143,6 +145,9 @@ class TargetRange(Rule):
                     fault = broadcasts(output.shape, target.shape)
                     seen = LossFacts("other", target=target)
                     return self._finding(trace, output.module, fault, seen)
+            if _error_of_pairs(trace, output, op):
+                fault = broadcasts(output.shape, _crosswise(output.shape))
+                return self._finding(trace, output.module, fault, LossFacts("other"))
         return None
 
     def _expanded(self, trace: Trace) -> Finding | None:
@@ -152,8 +157,7 @@ class TargetRange(Rule):
             if len(op.inputs) != 1 or not any(o.kind in REGRESSION for o in graph.consumers[op.id]):
                 continue
             output = graph.by_id[op.inputs[0]]
-            column = output.shape[-1:] == (1,) and len(output.shape) > 1
-            target = output.shape[:-1] if column else (*output.shape, 1)
+            target = _crosswise(output.shape)
             if output.shape and outer(output.shape, target) == op.shape:
                 fault = broadcasts(output.shape, target)
                 return self._finding(trace, output.module, fault, LossFacts("other"))
@@ -172,3 +176,28 @@ class TargetRange(Rule):
             for group in loss_groups(trace)
             for seen in group
         )
+
+
+def _crosswise(output: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of one number for each output that makes a table of all pairs."""
+    column = output[-1:] == (1,) and len(output) > 1
+    return output[:-1] if column else (*output, 1)
+
+
+def _error_of_pairs(trace: Trace, output: Operation, difference: Operation) -> bool:
+    """Whether a watched loop averages the squares or sizes of a table of differences.
+
+    What the difference by hand is taken from is not kept there. A kernel of the table, or the
+    same output used once more (distances of samples to each other), is meant so.
+    """
+    graph = trace.graph
+    if trace.facts.targets or outer(output.shape, _crosswise(output.shape)) != difference.shape:
+        return False
+    sizes = graph.consumers[difference.id]
+    ends = [end for size in sizes for end in graph.consumers[size.id]]
+    return (
+        len(graph.consumers[output.id]) == 1
+        and bool(ends)
+        and all(size.kind in ("pow", "abs", "mul") for size in sizes)
+        and all(end.kind in ("mean", "sum") for end in ends)
+    )

@@ -23,6 +23,8 @@ def norm(*shape: int, kind: str = "BatchNorm2d", training: bool = True, **facts:
         pytest.param(norm(32, 8, kind="BatchNorm1d"), None, id="exactly-at-the-limit-of-a-note"),
         pytest.param(norm(2, 8, 4, 4), None, id="positions-count"),
         pytest.param(norm(1, 8, 1, 1), Severity.ERROR, id="one-value"),
+        pytest.param(norm(1, 8, 11, kind="BatchNorm1d"), Severity.WARNING, id="of-one-sample"),
+        pytest.param(norm(1, 8, 4, 8), None, id="one-sample-of-many-positions"),
         pytest.param(norm(4, 8, 1, 1, training=False), None, id="eval-mode"),
         pytest.param(norm(4, 8, kind="SyncBatchNorm"), None, id="all-ranks-count"),
         pytest.param(norm(4, 8, kind="LayerNorm"), None, id="another-normalization"),
@@ -52,3 +54,11 @@ def test_the_message_counts_the_values() -> None:
 
     assert found.message == "BatchNorm estimates its statistics from 6 values a channel (limit 8)"
     assert note.message == "BatchNorm estimates its statistics from 18 values a channel (limit 32)"
+
+
+def test_the_message_says_that_they_are_of_one_sample() -> None:
+    (found,) = findings_of(SmallBatchBatchnorm(), norm(1, 8, 11, kind="BatchNorm1d"))
+
+    assert found.message == (
+        "BatchNorm estimates its statistics from 11 values a channel, all of one sample (limit 32)"
+    )

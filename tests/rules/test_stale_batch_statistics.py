@@ -41,13 +41,15 @@ def test_flags_statistics_that_do_not_follow(seen: dict[str, Any], expected: boo
     assert flagged(probed(**seen)) is expected
 
 
-def watched(gaps: list[float], steps: int = 100, ended: str = "", **module: Any) -> Trace:
+def watched(
+    gaps: list[float], steps: int = 100, ended: str = "", streams: int = 1, **module: Any
+) -> Trace:
     facts = ModuleFacts(**{**{f: getattr(BN, f) for f in BN.__dataclass_fields__}, **module})
     return trace_of(
         observe("batch_statistics_gap", "bn", gaps, kind="BatchNorm1d", start=steps - len(gaps)),
         modules=[facts],
         command="run",
-        loop=LoopFacts(steps=steps, ended=ended),
+        loop=LoopFacts(steps=steps, ended=ended, streams=streams),
     )
 
 
@@ -57,10 +59,14 @@ def watched(gaps: list[float], steps: int = 100, ended: str = "", **module: Any)
         pytest.param(watched([2.0] * 4), True, id="far"),
         pytest.param(watched([1.0] * 4), False, id="exactly-at-the-limit"),
         pytest.param(watched([0.1, 0.1, 5.0, 0.1]), False, id="a-single-batch"),
-        pytest.param(watched([2.0] * 2), False, id="seen-too-little"),
+        pytest.param(watched([2.0] * 2), True, id="seen-twice"),
+        pytest.param(watched([0.1, 2.0]), False, id="the-last-batch-only"),
+        pytest.param(watched([2.0]), False, id="seen-too-little"),
+        pytest.param(watched([2.0] * 76 + [0.1]), False, id="arrived-at-last"),
         pytest.param(watched([2.0] * 4, steps=49), False, id="a-short-run"),
         pytest.param(watched([2.0] * 4, ended="interrupted"), False, id="not-at-its-end"),
         pytest.param(watched([2.0] * 4, training=False), False, id="frozen-in-fine-tuning"),
+        pytest.param(watched([2.0] * 4, streams=2), False, id="true-and-made-batches-in-turns"),
         pytest.param(watched([2.0] * 4, calls=2), False, id="statistics-of-two-calls"),
         pytest.param(watched([2.0] * 4, input_shape=(2, 32)), False, id="batches-of-two"),
         pytest.param(watched([2.0] * 4, options={"momentum": None}), False, id="average"),

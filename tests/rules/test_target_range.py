@@ -6,6 +6,7 @@ import pytest
 
 from gradlint.finding import Severity
 from gradlint.graph import Operation
+from gradlint.loop_facts import LoopFacts
 from gradlint.rules.target_range import TargetRange
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import Event, LossFacts, TensorFacts, Trace
@@ -318,3 +319,46 @@ def test_an_ignored_class_of_two_leaves_one(ignored, count, high, flagged) -> No
     )
 
     assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])
+
+
+def crosswise(
+    *more: Operation,
+    output: tuple[int, ...] = (64, 1),
+    table: tuple[int, ...] = (64, 64),
+    size: str = "pow",
+    end: str = "mean",
+    **facts: object,
+) -> list[Severity]:
+    """What is said of a difference by hand, in a loop whose targets nothing kept."""
+    operations = (
+        Operation(0, "linear", "", "0", shape=output),
+        Operation(1, "shift", "", None, (0,), shape=table, in_loss=True),
+        Operation(2, size, "", None, (1,), shape=table, in_loss=True),
+        Operation(3, end, "", None, (2,), shape=(), in_loss=True),
+        *more,
+    )
+    return severities(trace_of(operations=operations, **{"loop": LoopFacts(steps=9), **facts}))
+
+
+def test_an_error_by_hand_of_all_pairs_is_told_without_its_targets() -> None:
+    again = Operation(4, "sub", "", None, (0, 0), shape=(64, 64), in_loss=True)
+
+    assert crosswise() == [Severity.ERROR]
+    assert crosswise(output=(64,), size="abs", end="sum") == [Severity.ERROR]
+    assert crosswise(size="exp") == []  # a kernel
+    assert crosswise(end="matmul") == []  # distances
+    assert crosswise(again) == []  # an energy distance: samples to each other, too
+    assert crosswise(table=(64, 5)) == []  # five quantiles of each
+    assert crosswise(table=(64, 1)) == []
+    assert crosswise(output=(), table=(64,)) == []
+    assert crosswise(loop=None) == []  # checked: the targets are known
+    assert crosswise(targets=(TensorFacts("target", (64, 64), "float32"),)) == []
+
+
+def test_a_table_that_ends_nowhere_is_no_error() -> None:
+    operations = (
+        Operation(0, "linear", "", "0", shape=(64, 1)),
+        Operation(1, "shift", "", None, (0,), shape=(64, 64), in_loss=True),
+    )
+
+    assert severities(trace_of(operations=operations, loop=LoopFacts(steps=9))) == []
