@@ -94,12 +94,14 @@ def join_of(graph: Graph, op: Operation, sources: Sequence[int]) -> dict[int, st
 
     Where a signal is read twice its gradients add up: a residual. The loss may read the
     output as often as it likes, and pieces of one tensor only lay their gradients side by
-    side: the more pieces, the larger the whole, which is no one's fault.
+    side: the more pieces, the larger the whole, which is no one's fault. Nor is what a
+    concatenation cuts apart on the way back and a meeting puts together again: the cut is
+    structural, so is the meeting (a DenseNet of 24 layers that learns well wins 1.6 decades in
+    its meetings and loses 2.1 in its cuts).
     """
-    pieces = op.kind in _PIECES or all(
-        graph.by_id[i].kind in _PIECES for i in sources if not graph.by_id[i].in_loss
-    )
-    meeting = "structural" if pieces else "residual"
+    read_by = [graph.by_id[i].kind for i in sources if not graph.by_id[i].in_loss]
+    pieces = op.kind in _PIECES or all(kind in _PIECES for kind in read_by)
+    meeting = "structural" if pieces or "concat" in read_by else "residual"
     return {i: "loss" if graph.by_id[i].in_loss else meeting for i in sources}
 
 

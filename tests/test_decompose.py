@@ -292,6 +292,25 @@ def test_pieces_of_a_tensor_laid_side_by_side_are_structural() -> None:
     assert flow.decades["structural"] == pytest.approx(0.0, abs=0.2)  # four apart, four together
 
 
+def test_what_a_concatenation_cuts_apart_meets_as_structure() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.grown = nn.ModuleList(nn.Linear(8 + 4 * i, 4) for i in range(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            for layer in self.grown:
+                x = torch.cat([x, layer(x).tanh()], dim=1)
+            return x
+
+    flow = assert_exact(Dense(), lambda m: m(torch.randn(5, 8)).square().sum()).flows[0]
+
+    assert set(flow.decades) == {"loss", "structural", "weights", "Tanh"}
+    assert flow.blamed == pytest.approx(0.0, abs=0.3)
+
+
 def test_a_skip_is_a_residual_and_booked_where_the_gradients_meet() -> None:
     model = nn.Sequential(nn.Linear(8, 8), Residual(8), nn.Linear(8, 2))
 
