@@ -51,6 +51,10 @@ class Observer:
         self.modules: WeakMap[nn.Module] = WeakMap()
         self.facts_of_modules: dict[str, ModuleFacts] = {}
         self.depths: dict[str, int] = {}
+        self._order: dict[str, int] = {}
+        """As `depths`, but of whole forwards, once there was one: a model may be met within its
+        first, whose earlier layers were not seen."""
+        self._whole: set[str] = set()
         self.weights = ParameterReader(self.modules, self._put, self.depths)
         self.operations = OperationReader(self._put, self.depths, self.facts_of_modules)
         self.facts_of_parameters = self.weights.facts
@@ -203,11 +207,20 @@ class Observer:
         given = [t for _, t in named_tensors(inputs, "input")]
         shape = tuple(given[0].shape) if given else None
         if path in self.roots:
+            self._begins_whole(path)
             self._model_inputs = [(weakref.ref(t), _version(t)) for t in given]
         raw = bool(given) and self._is_given(given[0])
         self.facts_of_modules[path] = replace(
             facts, training=module.training, input_shape=shape, input_given=raw
         )
+
+    def _begins_whole(self, root: str) -> None:
+        """Count the order of calls anew at the first forward of a model that is seen whole."""
+        if root in self._whole:
+            return
+        self._whole.add(root)
+        inside = f"{root}." if root else ""
+        self._order = {p: n for p, n in self._order.items() if not p.startswith(inside)}
 
     def _is_given(self, tensor: Tensor) -> bool:
         """Whether it is what the model was called on, or all of it in another shape, as it was."""
@@ -223,6 +236,7 @@ class Observer:
         """Measure what a module returned (called by its hook)."""
         call = self.calls.leave(path)
         depth = self.depths.setdefault(path, len(self.depths))
+        order = self._order.setdefault(path, len(self._order))
         if path in self.roots:
             self.outputs = output
         if not self._reading:
@@ -232,7 +246,7 @@ class Observer:
         if facts is not None and call == 0:
             self.facts_of_modules[path] = replace(
                 facts,
-                depth=depth,
+                depth=order,
                 calls=self.calls.of_forward[path],
                 output_shape=tuple(tensors[0].shape) if tensors else None,
             )

@@ -6,7 +6,7 @@ import threading
 import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradlint.watching import Watcher
 from tests.watch.loops import unfailed
@@ -128,3 +128,36 @@ def test_of_two_threads_that_train_one_is_watched() -> None:
     watcher = discovered(job)
 
     assert watcher.loop.steps == 20
+
+
+class TwoBranches(nn.Module):
+    """Compares two inputs by an embedding that somebody put under `no_grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        with torch.no_grad():
+            far = (self.embed(one) - self.embed(other)).abs()
+        return self.head(far)
+
+
+def test_a_model_met_within_its_first_forward_has_its_layers_in_order() -> None:
+    torch.manual_seed(0)
+    model = TwoBranches()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    one, other, targets = torch.randn(32, 6), torch.randn(32, 6), torch.randint(0, 2, (32,))
+    with Watcher({}, discover=True) as watcher:
+        for _ in range(10):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(one, other), targets).backward()
+            optimizer.step()
+    modules = {path.removeprefix("model."): m for path, m in watcher.trace().modules.items()}
+
+    assert modules["embed.0"].depth < modules["embed.2"].depth < modules["head"].depth
+    assert [f.message for f in watcher.report.findings if f.code == "GL701"] == [
+        "4 trainable parameters of embed received no gradient: its output is cut from the graph "
+        "before head"
+    ]
