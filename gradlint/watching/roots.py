@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -69,7 +70,8 @@ class Discovery:
     def __init__(self, found: Callable[[nn.Module, str], None]) -> None:
         self._found = found
         self._handle: RemovableHandle | None = None
-        self._known: set[int] = set()
+        self._known: dict[int, weakref.ref[nn.Module]] = {}
+        """By ``id``, which a later module may have again: a set of modules would ask their `==`."""
 
     @property
     def running(self) -> bool:
@@ -94,16 +96,20 @@ class Discovery:
 
     def know(self, model: nn.Module) -> None:
         """Take `model` and its parts as found."""
-        self._known.update(id(m) for m in model.modules())
+        self._known.update((id(m), weakref.ref(m)) for m in model.modules())
+
+    def _knows(self, module: nn.Module) -> bool:
+        known = self._known.get(id(module))
+        return known is not None and known() is module
 
     def _called(self, module: nn.Module, inputs: Any) -> None:
-        if id(module) in self._known or not torch.is_grad_enabled():
+        if self._knows(module) or not torch.is_grad_enabled():
             return
         if torch.compiler.is_compiling():
             return
         frame = sys._getframe(1)
         root = _owner(frame, module)
-        if id(root) in self._known and root is not module:
+        if root is not module and self._knows(root):
             return
         if _is_loss(module) or not any(p.requires_grad for p in root.parameters()):
             return

@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from tests.benchmarks.measuring import AGAIN, BARE, Result, measure
+from tests.benchmarks.measuring import AGAIN, BARE, FIRST, Result, measure
 from tests.benchmarks.variants import wandb_or_none
 from tests.benchmarks.workloads import WORKLOADS
 
@@ -46,7 +46,7 @@ def table(results: list[Result]) -> str:
     """Return a table in Markdown: one row for each variant of each workload."""
     lines = [
         "| model (CPU time of a bare step) | watched by | step, bare = 1 (95 % interval) "
-        "| gradlint's own time | first 40 steps | a full look | held |",
+        f"| gradlint's own time | first {FIRST} steps | a full look | held |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in results:

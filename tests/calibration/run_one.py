@@ -186,4 +186,5 @@ def fall(losses: list[float]) -> float | None:
 
 
 def _probe(model: nn.Module) -> Optimizer:
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adam(trainable or model.parameters(), 1e-3)

@@ -100,6 +100,16 @@ def test_models_after_each_other_keep_their_own_numbers() -> None:
     assert sorted(len(found.training) for found in norms.values()) == [3, 4]
 
 
+def test_a_model_that_stands_where_another_one_stood_is_found_at_its_first_step() -> None:
+    """Folds and sweeps build a model after another one is gone: often at the same address."""
+    for _ in range(20):
+        trace = discovered(*[lambda: train(Net(), 2)] * 4).trace()
+
+        labels = {path.partition(".")[0] for path in trace.parameters}
+        norms = [trace.of("gradient_norm").at(f"{label}.front.weight") for label in labels]
+        assert [len(found.training) for found in norms] == [2, 2, 2, 2]
+
+
 def test_an_evaluated_teacher_is_not_the_model() -> None:
     teacher, student = Net(), Net()
 
