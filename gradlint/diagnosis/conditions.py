@@ -50,8 +50,11 @@ def from_the_data(cause: Finding, symptom: Finding) -> bool:
 
     It sets the size of the gradient at the output, not how weights make it grow from there.
     Targets are as large as inputs where they are the same data, and leave an activation's
-    range by their scale alone where they have one sign.
+    range by their scale alone where they have one sign. Small numbers do not overflow: what
+    divides by them has to guard against zero.
     """
+    if symptom.code == "GL501" and cause.code == "GL606":
+        return bool(cause.evidence.get("scale", 1.0) >= 1.0)
     if symptom.code == "GL615":
         inputs, targets = cause.evidence.get("scale", 1.0), symptom.evidence.get("target", 1.0)
         return bool(0.5 * inputs < targets < 2 * inputs)

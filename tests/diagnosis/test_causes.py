@@ -486,3 +486,13 @@ def test_layers_in_a_list_are_in_no_optimizer_because_of_it(hidden, left_out, ex
     ]
 
     assert sorted(roots(link(found)), reverse=True) == expected
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(255.0, ["GL606"]), (0.0, ["GL501", "GL606"])])
+def test_inputs_of_zero_do_not_overflow(scale, expected) -> None:
+    found = [
+        replace(said("GL606", WARNING), evidence={"scale": scale}),
+        said("GL501", exact=True, step=1),
+    ]
+
+    assert roots(link(found)) == expected
