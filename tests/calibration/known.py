@@ -43,6 +43,10 @@ WHY: dict[str, dict[str, str]] = {
     "raw-diabetes": {
         "run": "targets are 90 to 120 times the first output, by the seed, and GL615 asks for 100",
     },
+    "kl-div-of-probabilities": {
+        "run": "autograd keeps the targets of a divergence as a factor, which a watcher does not "
+        "take for targets",
+    },
     "lm-sees-the-future": {"run": "tokens are exchanged on a copy, which only check makes"},
     "diffusion-time-only": {"run": "inputs are exchanged on a copy, which only check makes"},
     "first-layer-put-back-each-step": {
