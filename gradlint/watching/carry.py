@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.hooks.ranks import here
+from gradlint.hooks.tensor_facts import number
 
 PROBED = 8
 """Parameters of each optimizer that are followed; a loop that forgets to clear forgets all."""
@@ -108,7 +109,7 @@ def cleared(parameters: Iterable[nn.Parameter]) -> bool:
         found = here(gradient)
         if found.device.type != "cpu" or found.layout is not torch.strided:
             return False
-        if bool(found.detach().reshape(-1)[:_SAMPLE].any()):
+        if number(found.detach().reshape(-1)[:_SAMPLE].any()):
             return False
     return True
 

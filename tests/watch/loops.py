@@ -117,7 +117,28 @@ def amp() -> Training:
     return Training(model, optimizer, step)
 
 
-FAMILIES: dict[str, Make] = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "gpt": gpt, "amp": amp}
+def accumulation() -> Training:
+    """Three backwards a step, and before them one whose gradients are looked at and cleared."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 3))
+    inputs, targets = torch.randn(3, 16, 12), torch.randint(0, 3, (3, 16))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step() -> Tensor:
+        nn.functional.cross_entropy(model(inputs[0]), targets[0]).backward()
+        optimizer.zero_grad(set_to_none=False)
+        for some, labels in zip(inputs, targets, strict=True):
+            loss = nn.functional.cross_entropy(model(some), labels) / 3
+            loss.backward()
+        optimizer.step()
+        return loss
+
+    return Training(model, optimizer, step)
+
+
+FAMILIES: dict[str, Make] = {
+    "mlp": mlp, "cnn": cnn, "lstm": lstm, "gpt": gpt, "amp": amp, "accumulation": accumulation,
+}  # fmt: skip
 
 
 def watched(
