@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from gradlint.rules._scale_free import divides_scale_out
 from gradlint.trace import OptimizerFacts, ParameterFacts, Trace
 
 
@@ -20,13 +21,10 @@ def steps(trace: Trace) -> bool:
     return given(trace) is not None or (loop is not None and loop.by_hand)
 
 
-_RESCALING = ("adam", "rmsprop", "adagrad", "adadelta", "adafactor", "rprop", "lion", "lamb")
-
-
 def rescales(trace: Trace) -> bool:
     """Whether the user's optimizer divides the gradient's scale out."""
     optimizer = given(trace)
-    return optimizer is not None and any(name in optimizer.kind.lower() for name in _RESCALING)
+    return optimizer is not None and divides_scale_out(optimizer)
 
 
 def maximizes(trace: Trace) -> bool:

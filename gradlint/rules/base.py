@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from gradlint.trace import Site, Trace
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ABC):
     """One judgement. A subclass is one file; its instance fields are its options.
 
     `check` yields one finding per place; exemptions then explain away single places,
@@ -31,9 +32,9 @@ class Rule:
     exact: ClassVar[bool] = False
     """True for a fact without a threshold; such findings outrank statistics."""
 
+    @abstractmethod
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each place in `trace` that is at fault."""
-        raise NotImplementedError
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why the rule cannot speak about `trace`, or None if it can."""

@@ -157,8 +157,13 @@ def _penalized(trace: Trace) -> bool:
     return bool(wide) and max(map(len, read), default=0) * 2 > len(wide)
 
 
+_DECOUPLED = ("adamw", "lion", "muon", "sophia")
+"""Optimizers whose decay acts on the weights, beside the update, by their papers' definition."""
+
+
 def _decoupled(kind: str, group: Mapping[str, Any]) -> bool:
-    return kind.lower().endswith("adamw") or bool(group.get("decoupled_weight_decay"))
+    named = any(name in kind.lower() for name in _DECOUPLED)
+    return named or bool(group.get("decoupled_weight_decay"))
 
 
 def _rate(trace: Trace, group: Mapping[str, Any]) -> float:

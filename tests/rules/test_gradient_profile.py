@@ -12,9 +12,8 @@ from gradlint.rules._gradient_profile import (
     shrinking,
     unfed,
 )
-from gradlint.rules._scale_free import divides_scale_out
 from gradlint.testing import chain, observe, trace_of
-from gradlint.trace import Flow, OptimizerFacts, Site
+from gradlint.trace import Flow, Site
 
 
 def flows(*decades: float, step: int = 0) -> tuple[Flow, ...]:
@@ -84,16 +83,6 @@ def test_the_later_half_of_training_counts_from_the_last_armed_step() -> None:
 def test_three_layers_make_no_profile() -> None:
     assert shrinking(flows(-9, -5, 0)) is None
     assert over_time(trace_of(flows=flows(-9, -5, 0)), shrinking).both == ()
-
-
-@pytest.mark.parametrize("kind", ["Adam", "AdamW", "NAdam", "RMSprop", "Adafactor", "Lion", "Muon"])
-def test_adam_and_its_kin_divide_the_scale_out(kind: str) -> None:
-    assert divides_scale_out(OptimizerFacts(kind))
-
-
-@pytest.mark.parametrize("kind", ["SGD", "ASGD", "LBFGS"])
-def test_plain_optimizers_keep_the_scale(kind: str) -> None:
-    assert not divides_scale_out(OptimizerFacts(kind))
 
 
 def test_layers_in_front_of_the_profile_without_gradient_are_unfed() -> None:

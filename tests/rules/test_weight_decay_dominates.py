@@ -57,6 +57,8 @@ def severities(observed: Trace) -> list[Severity]:
         pytest.param(trace(kind="AdamW", weight_decay=5.0), True, id="decoupled"),
         pytest.param(trace(kind="AdamW", weight_decay=0.01), False, id="decoupled-usual"),
         pytest.param(trace(kind="AdamW", ratio=9.0), True, id="decoupled-whatever-the-gradient"),
+        pytest.param(trace(kind="Muon", ratio=9.0), True, id="decoupled-by-definition"),
+        pytest.param(trace(kind="Adam", ratio=9.0), False, id="coupled-and-less-than-the-gradient"),
         pytest.param(
             trace(kind="Adam", ratio=9.0, decoupled_weight_decay=True),
             True,
