@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +17,7 @@ from gradlint.diagnosis.causes import link
 from gradlint.diagnosis.exemptions import EXEMPTIONS
 from gradlint.diagnosis.judge import Judgement, combine, judge
 from gradlint.diagnosis.trials import try_cures
-from gradlint.errors import NotObservedError, UsageError
+from gradlint.errors import NotObservedError
 from gradlint.finding import Severity
 from gradlint.judging import reported
 from gradlint.plan import Plan, Run, instantiate, prepared
@@ -32,6 +29,7 @@ from gradlint.target.user_code import eagerly
 from gradlint.trace import Trace
 from gradlint.trace_file import check_place, write_trace
 from gradlint.training import Training
+from gradlint.undisturbed import seed_all, undisturbed
 
 if TYPE_CHECKING:
     from gradlint.watching import Watcher
@@ -96,8 +94,8 @@ def check(
         UsageError: If the arguments do not make a training.
         TargetError: If the model or the loss raises and no rule can name the reason.
     """
-    with _undisturbed(device):
-        _seed(seed)
+    with undisturbed(device):
+        seed_all(seed)
         target = from_objects(model, batch, loss_fn, optimizer, training_step=training_step)
         return _check(
             target,
@@ -184,8 +182,8 @@ def check_target(
 
     Args are those of the command line; see `check` for the rest.
     """
-    with _undisturbed(device):
-        _seed(seed)
+    with undisturbed(device):
+        seed_all(seed)
         found = locate(
             target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
             seed=seed, batch_size=batch_size, batch=config.target.batch,
@@ -220,8 +218,8 @@ def describe_target(
     **_: Any,
 ) -> dict[str, Any]:
     """Return what `check` would use of TARGET and what it would assume; runs no training."""
-    with _undisturbed(device):
-        _seed(seed)
+    with undisturbed(device):
+        seed_all(seed)
         found = locate(
             target, inputs=inputs, loss=loss, optimizer=optimizer, lr=lr, device=device,
             seed=seed, batch_size=batch_size, batch=config.target.batch,
@@ -262,7 +260,7 @@ def _check(
     exemptions = [*module_ignores(config), *EXEMPTIONS]
 
     def observe(number: int, plan: Plan) -> tuple[Run, dict[str, Any]]:
-        _seed(number)
+        seed_all(number)
         model, optimizer, own = prepared(target, device)
         described = _described(target, model, optimizer)
         return Training(own, model, optimizer, plan, number).run(), described
@@ -284,7 +282,7 @@ def _check(
         raise NotObservedError(f"expected {described['object']} to run, nothing was observed")
     linked = link(findings)
     if cures and run.error is None:
-        linked = try_cures(linked, run.trace, target, plan, seed, device, _seed, judged)
+        linked = try_cures(linked, run.trace, target, plan, seed, device, seed_all, judged)
     return reported(linked, judgement, suppressed, run.trace, config, described)
 
 
@@ -331,45 +329,3 @@ def _described(
         "device": str(first.device) if first is not None else "cpu",
         "assumed": assumed,
     }
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    torch.manual_seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed % 2**32)
-
-
-@contextmanager
-def _undisturbed(device: str | None) -> Iterator[None]:
-    """Leave every random state as it was: Python's, NumPy's, torch's on every device."""
-    python_state = random.getstate()
-    numpy = sys.modules.get("numpy")
-    numpy_state: Mapping[str, Any] | tuple[Any, ...] | None = None
-    if numpy is not None:
-        numpy_state = numpy.random.get_state()
-    grad = torch.is_grad_enabled()
-    if device is not None:
-        _known_device(device)
-    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad(), eagerly():
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            if numpy is not None:
-                numpy.random.set_state(numpy_state)
-            torch.set_grad_enabled(grad)
-
-
-def _known_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        available = ["cpu"] + [
-            name for name in ("cuda", "mps", "xpu")
-            if getattr(getattr(torch, name, None), "is_available", lambda: False)()
-        ]  # fmt: skip
-        raise UsageError(
-            f"expected a device of this machine, got {device!r}; available: {', '.join(available)}"
-        ) from error

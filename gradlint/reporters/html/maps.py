@@ -104,8 +104,9 @@ def _map(title: str, history: History, band: tuple[float, float], decades: float
         parts.append(text(x, bottom + 17, f"step {history.steps[j]:,}", anchor=anchor))
     count = counts.total()
     far = count - counts["h0"]
+    rows = "1 layer" if len(names) == 1 else f"{len(names)} layers from first to last"
     told = (
-        f"{len(names)} layers from first to last, by step {history.steps[0]} to "
+        f"{rows}, by step {history.steps[0]} to "
         f"{history.steps[-1]}: {far} of {count} cells outside {number(band[0])} to "
         f"{number(band[1])}."
     )
