@@ -22,8 +22,11 @@ from tests.zoo.sick import RECIPES as SICK
 def sealed() -> tuple[Case, ...]:
     """Return the cases that no rule was ever tuned on."""
     from tests.calibration import (
+        sealed_course_loops,
+        sealed_courses,
         sealed_dense,
         sealed_forms,
+        sealed_kaggle,
         sealed_mixtures,
         sealed_sequences,
         sealed_sick,
@@ -33,7 +36,7 @@ def sealed() -> tuple[Case, ...]:
 
     parts = (
         sealed_dense, sealed_vision, sealed_sequences, sealed_forms, sealed_sick,
-        sealed_sick_loops, sealed_mixtures,
+        sealed_sick_loops, sealed_mixtures, sealed_courses, sealed_course_loops, sealed_kaggle,
     )  # fmt: skip
     cases = [_known(case) for part in parts for case in part.bench.cases]
     return tuple(replace(c, part="tuning") if c.name in MOVED else c for c in cases)
