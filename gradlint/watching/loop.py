@@ -34,6 +34,7 @@ from gradlint.watching.optimizers import Known, Optimizers
 from gradlint.watching.plan import Plan
 from gradlint.watching.ranks import Ranks
 from gradlint.watching.records import Records
+from gradlint.watching.resting import Resting
 from gradlint.watching.roots import (
     Discovery,
 )
@@ -144,7 +145,12 @@ class Loop(switchboard.Ear):
         """Paths of parameters that an optimizer was about to update."""
         self._used: set[str] = set()
         self._interval: Interval | None = None
-        self._backward_depth = 0
+        self.backward_depth = 0
+        """Backwards that run, one within another."""
+        self._resting: Resting | None = None
+        """The short way, while it is open."""
+        self._rest: Resting | None = None
+        """The one taken before, or to be taken next."""
         self._hand: ByHand | None = None
         self._carry_by_hand = Carry()
         self._noise = Noise()
@@ -194,6 +200,7 @@ class Loop(switchboard.Ear):
         switchboard.leave(self)
         self.optimizers.stop()
         self.discovery.stop()
+        self._resting = self._rest = None
         interval, self._interval = self._interval, None
         if interval is not None and interval.closeup is not None:
             interval.closeup.discard()
@@ -295,9 +302,23 @@ class Loop(switchboard.Ear):
         self.clock = time.thread_time if self.steps < FIRST_LIGHT else time.perf_counter
         rests = look is Look.OFF and self._hand is None and self.ranks.world < 2
         self.optimizers.rests = rests
+        self._resting = None
         if rests and stepped == 1 and self.steps >= FIRST_LIGHT:
             interval.last = number + self.cadence.resting(number) - 1
+            if interval.last > number:
+                self._resting = self._short_way(interval)
         self._look_at(interval)
+
+    def _short_way(self, interval: Interval) -> Resting | None:
+        """Return the short way through the steps of `interval`, where nothing asks for more."""
+        only = self.optimizers.only()
+        if only is None or self.scaling.seen or self._on_step is not None:
+            return None
+        if ("loss", self.cast.stream(only)) not in self.records.series:
+            return None
+        if self._rest is None or self._rest.known is not only:
+            self._rest = Resting(self, only)
+        return self._rest.over(interval)
 
     def _look_at(self, interval: Interval) -> None:
         if interval.look is Look.FULL:
@@ -385,11 +406,19 @@ class Loop(switchboard.Ear):
 
     # -- what torch tells: backward ---------------------------------------------------
 
-    @guarded
     def backward_begins(self, tensors: Sequence[Tensor], inputs: Any, create_graph: bool) -> None:
         """`torch.autograd.backward` was called."""
-        self._backward_depth += 1
-        if self._interval is None or self._backward_depth > 1 or graph_task() != -1:
+        try:
+            if self._resting is not None and self._resting.backward_begins(tensors):
+                return
+        except Exception as error:  # as `guarded`
+            self.fail(error)
+        self._backward_begins(tensors, create_graph)
+
+    @guarded
+    def _backward_begins(self, tensors: Sequence[Tensor], create_graph: bool) -> None:
+        self.backward_depth += 1
+        if self._interval is None or self.backward_depth > 1 or graph_task() != -1:
             return
         if self._hand is not None and self._interval.backwards:
             self._close_by_hand()
@@ -431,12 +460,16 @@ class Loop(switchboard.Ear):
             event = in_loss(self.observer, loss, self.steps + 1, known)
             self.observer.events.append(event)
 
-    @guarded
     def backward_ended(self, error: BaseException | None) -> None:
         """`torch.autograd.backward` returned or raised."""
-        self._backward_depth = max(0, self._backward_depth - 1)
+        if error is not None or self._resting is None or not self._resting.backward_ended():
+            self._backward_ended(error)
+
+    @guarded
+    def _backward_ended(self, error: BaseException | None) -> None:
+        self.backward_depth = max(0, self.backward_depth - 1)
         interval = self._interval
-        if interval is None or self._backward_depth or graph_task() != -1:
+        if interval is None or self.backward_depth or graph_task() != -1:
             return
         closeup = None if interval.rests else interval.closeup
         if error is not None:
@@ -500,6 +533,7 @@ class Loop(switchboard.Ear):
     @guarded
     def scaled(self, scaler: Any) -> None:
         """A GradScaler scaled a loss."""
+        self._resting = None
         self.scaling.scaled(scaler)
 
     @guarded
@@ -592,9 +626,18 @@ class Loop(switchboard.Ear):
         if value is not None:
             self.observer.put(metric, value if scale is None else value / scale.to(value.device))
 
-    @guarded
     def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer's step ended: close the interval, open the next."""
+        """An optimizer's step ended."""
+        try:
+            if self._resting is not None and self._resting.step_ended(optimizer):
+                return
+        except Exception as error:  # as `guarded`
+            self.fail(error)
+        self._step_ended(optimizer)
+
+    @guarded
+    def _step_ended(self, optimizer: torch.optim.Optimizer) -> None:
+        """Close the interval, open the next."""
         interval = self._interval
         if interval is None:
             return

@@ -139,6 +139,11 @@ class Optimizers:
     def __iter__(self) -> Any:
         return iter(self._known.values())
 
+    def only(self) -> Known | None:
+        """Return the one that stepped, where there never was another."""
+        known = next(iter(self._known.values()), None)
+        return known if len(self._known) == 1 and known is not None and known.steps else None
+
     def knows(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether `optimizer` was seen before."""
         known = self._known.get(id(optimizer))

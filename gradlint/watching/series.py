@@ -43,6 +43,20 @@ class Series:
         self._summed += 1
         return known
 
+    def only(self, value: float) -> None:
+        """Take `value` as the loss of a step that has no other."""
+        self._before = None, 0
+        self._loss = value
+        self._summed = 1
+
+    def taken(self) -> float | None:
+        """Return the open step's loss, to be kept elsewhere, if the host has all of it."""
+        if self._losses or self._late:
+            return None
+        value, self._loss = self._loss, None
+        self._summed = 0
+        return value
+
     def mark(self) -> None:
         """A backward begins."""
         self._before = self._loss, len(self._losses)
@@ -80,12 +94,16 @@ class Series:
             self._point("loss", number, total, site)
         # A rate that stands still says nothing new.
         if rate is not None and (looked or self._rate.get(site.path) != rate):
-            self._rate[site.path] = rate
-            self.records.point("learning_rate", number, rate)
+            self.rate_is(rate, number, site)
         if clips.of_step:
             self._clip(number, clips)
         if self._late:
             self.flush(wait=False)
+
+    def rate_is(self, rate: float, number: int, site: Site) -> None:
+        """Keep the learning rate of a step."""
+        self._rate[site.path] = rate
+        self.records.point("learning_rate", number, rate)
 
     def _clip(self, number: int, clips: Clips) -> None:
         found = clips.close_step()

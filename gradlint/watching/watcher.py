@@ -87,13 +87,14 @@ class Watcher:
         """Whether a kernel's assertion ended the loop."""
         self._worst: Report | None = None
         """What the loop is to end for."""
+        asked = on_step is not None or until is not None or self._fail_on is not None
         self.loop = Loop(
             _by_name(models),
             _several(optimizers),
             every=every,
             budget=budget,
             discover=discover,
-            on_step=self._stepped,
+            on_step=self._stepped if asked else None,
             on_numbers=self._numbers,
         )
         if until is not None:
