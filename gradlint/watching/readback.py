@@ -37,7 +37,7 @@ class Readback:
         events: list[Any] = []
         for device, indices in places.items():
             dtype = torch.float32 if device.type == "mps" else torch.float64
-            parts = [tensors[i].detach().reshape(-1) for i in indices]
+            parts = [_flat(tensors[i]) for i in indices]
             if len(parts) == 1:
                 stacked = parts[0].to(dtype)
             elif all(part.is_floating_point() for part in parts):
@@ -75,3 +75,10 @@ class Readback:
                     parts[index] = numbers[at : at + sizes[index]]
                     at += sizes[index]
             take([number for part in parts for number in part])
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Return the entries in a row; most come so, and each call of torch takes a microsecond."""
+    if tensor.ndim == 1 and not tensor.requires_grad:
+        return tensor
+    return tensor.detach().reshape(-1)
