@@ -12,6 +12,7 @@ from torch import nn
 from gradlint.probes.attention_peaks import attention_peaks
 from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.batch_statistics import batch_statistics
+from gradlint.probes.evaluation_mode import evaluation_mode
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
@@ -56,6 +57,9 @@ def ask(
     asked["time-gradients"] = lambda: time_gradients(model, _seeded(call), batches)
     asked["attention-peaks"] = lambda: attention_peaks(model, _seeded(call), batches)
     asked["unit-sizes"] = lambda: unit_sizes(model, _seeded(call), batches)
+    asked["evaluation-mode"] = lambda: evaluation_mode(
+        model, _seeded(call), first, own_step=own_step
+    )
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 
