@@ -32,6 +32,10 @@ def sealed() -> tuple[Case, ...]:
         sealed_models_axes,
         sealed_models_graph,
         sealed_pairs,
+        sealed_papers,
+        sealed_papers_in_time,
+        sealed_repositories,
+        sealed_repository_loops,
         sealed_sequences,
         sealed_sick,
         sealed_sick_loops,
@@ -46,6 +50,7 @@ def sealed() -> tuple[Case, ...]:
         sealed_sick_loops, sealed_mixtures, sealed_courses, sealed_course_loops, sealed_kaggle,
         sealed_trainers_cut, sealed_trainers_rates, sealed_trainers,
         sealed_models, sealed_models_axes, sealed_models_graph, sealed_pairs,
+        sealed_papers, sealed_papers_in_time, sealed_repositories, sealed_repository_loops,
     )  # fmt: skip
     cases = [_known(case) for part in parts for case in part.bench.cases]
     return tuple(replace(c, part="tuning") if c.name in MOVED else c for c in cases)
