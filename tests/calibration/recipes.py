@@ -31,6 +31,9 @@ def sealed() -> tuple[Case, ...]:
         sealed_models,
         sealed_models_axes,
         sealed_models_graph,
+        sealed_models_layers,
+        sealed_objectives,
+        sealed_objectives_rates,
         sealed_pairs,
         sealed_papers,
         sealed_papers_in_time,
@@ -51,6 +54,7 @@ def sealed() -> tuple[Case, ...]:
         sealed_trainers_cut, sealed_trainers_rates, sealed_trainers,
         sealed_models, sealed_models_axes, sealed_models_graph, sealed_pairs,
         sealed_papers, sealed_papers_in_time, sealed_repositories, sealed_repository_loops,
+        sealed_models_layers, sealed_objectives, sealed_objectives_rates,
     )  # fmt: skip
     cases = [_known(case) for part in parts for case in part.bench.cases]
     return tuple(replace(c, part="tuning") if c.name in MOVED else c for c in cases)

@@ -144,7 +144,10 @@ class Rivals(nn.Module):
         fake = self.generator(torch.randn(len(real), 16)).detach()
         on_real, on_fake = self.judge(real.flatten(1)), self.judge(fake)
         of_judge = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
-        return of_judge + F.softplus(-on_fake).mean()
+        self.judge.requires_grad_(False)
+        of_generator = F.softplus(-self.judge(fake)).mean()
+        self.judge.requires_grad_(True)
+        return of_judge + of_generator
 
 
 sick(
@@ -239,16 +242,18 @@ sick(
 
 
 class ValueNet(nn.Module):
+    """Values of actions and a slow copy; all but the last layer was frozen, not the copy alone."""
+
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         self.values = nn.Linear(64, 3)
         self.slow = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         self.slow_values = nn.Linear(64, 3)
-        for p in [*self.trunk.parameters(), *self.slow_values.parameters()]:
-            p.requires_grad = False
         self.slow.load_state_dict(self.trunk.state_dict())
         self.slow_values.load_state_dict(self.values.state_dict())
+        for part in (self.trunk, self.slow, self.slow_values):
+            part.requires_grad_(False)
 
     def forward(self, s: Tensor) -> Tensor:
         return self.values(self.trunk(s))
