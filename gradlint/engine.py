@@ -76,6 +76,8 @@ class Observer:
         """The tensors that the model was called on, and how often they had been written to."""
         self._step = 0
         self._pending: list[tuple[str, Site, int, Tensor]] = []
+        self._measured = 0, 0
+        """Which of them are of the operations of the latest graph."""
         self.recorder: GainRecorder | None = None
         self._reading = True
         self._detailed = True
@@ -114,6 +116,11 @@ class Observer:
         self.weights.admit(model, optimizer, label)
         self._lazy = [path for path, p in self.parameters.items() if is_lazy(p)]
         self._split = any(is_distributed(p) for p in self.parameters.values())
+
+    @property
+    def is_split(self) -> bool:
+        """Whether parameters are distributed: whole ones stand in for them in a forward."""
+        return self._split
 
     def _note_stand_ins(self, path: str, module: nn.Module) -> None:
         """Note the whole parameters that a module runs with instead of its parts."""
@@ -288,12 +295,13 @@ class Observer:
             self._materialize()
         if loss.grad_fn is None:
             return
-        names = self._stand_ins | {id(p): path for path, p in self.parameters.items()}
-        self.captured = capture(loss, self.calls, self.modules, names)
+        self.captured = self.read_graph(loss)
         if not self.graph:
             self.graph = self.captured.graph
         self.graph_of_step = self.captured.graph
+        start = len(self._pending)
         self.operations.measure(self.captured, detailed=self._detailed, attention=self._step <= 1)
+        self._measured = start, len(self._pending)
         if gains:
             self.recorder = GainRecorder(self.captured, self.failed)
 
@@ -338,6 +346,21 @@ class Observer:
     def open_window(self) -> None:
         """Forget which units fired so far."""
         self.operations.windows.open()
+
+    def read_graph(self, loss: Tensor) -> CapturedGraph:
+        """Return the graph behind `loss`, and change nothing."""
+        names = self._stand_ins | {id(p): path for path, p in self.parameters.items()}
+        return capture(loss, self.calls, self.modules, names)
+
+    def forget_graph(self) -> None:
+        """Forget the graph that was read last, and what was measured of it."""
+        if self.captured is not None and self.graph is self.captured.graph:
+            self.graph = Graph()
+        start, end = self._measured
+        del self._pending[start:end]
+        self._measured = 0, 0
+        self.captured = self.recorder = None
+        self.open_window()
 
     # -- the backward -----------------------------------------------------------------
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from gradlint.engine import Observer
 from gradlint.facts import LossFacts, TensorFacts
 from gradlint.hooks import loss as losses
+from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.merge import Places, merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.probes.questions import of_targets
@@ -17,6 +21,9 @@ BATCHES = 3
 
 LABELED = 12
 """Batches whose targets are looked at: sorted data shows over several."""
+
+MAX_LOSSES = 32
+"""Losses that are told apart: a graph that is another one at each step must not cost for ever."""
 
 MAX_ENTRIES = 1 << 22
 """Larger tensors are described by a sample of this many entries."""
@@ -34,34 +41,72 @@ class Data:
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
         self._count = 0
+        self._again = 0
+        """Batches of a later phase whose losses are still to be described."""
+        self._first = self._collects = True
+        self._ends: set[tuple[object, ...]] = set()
+        """What tells the losses apart that were described; see `end_of`."""
+        self._ends_of_step: set[tuple[object, ...]] = set()
+        self.taken_at = 0
+        """The latest step whose losses were described."""
 
     def begin(self, inputs: Any) -> None:
         """Note what a model is called with, until its backward."""
         if self._count < BATCHES and self._given is None:
             self._given = inputs
 
-    def note(self, observer: Observer) -> None:
+    def note(self, observer: Observer, loss: Tensor, step: int) -> None:
         """Describe what entered, what came out and what the loss compared it with."""
         given, self._given = self._given, None
-        if len(self._targets) >= LABELED or observer.captured is None:
+        captured, self._ends_of_step = observer.captured, set()
+        if captured is None:
             return
-        if self._count >= BATCHES:
-            self._note_losses(observer)
+        first = self._first = self._count < BATCHES
+        self._collects = first or self._again > 0
+        taken = self._takes(loss)
+        if not taken and len(self._targets) >= LABELED:
             return
-        self._count += 1
-        self._inputs.append(_described(_only(given), "input"))
-        self._outputs.append(_described(observer.outputs, "output"))
-        self._losses += self._note_losses(observer)
-
-    def _note_losses(self, observer: Observer) -> list[LossFacts]:
-        if observer.captured is None:
-            return []
-        outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
-        found = losses.from_graph(observer.captured, outputs, [])
-        found = self._places.placed(found, observer.captured.graph, observer.graph)
-        if all(f.operation is None or f.operation >= 0 for f in found):
+        found = self._found(observer, captured)
+        if len(self._targets) < LABELED and all(
+            f.operation is None or f.operation >= 0 for f in found
+        ):
             self._targets.append(tuple(f.target for f in found if f.target is not None))
-        return found
+        if taken:
+            self._keep(found, step)
+        if first:
+            self._count += 1
+            self._inputs.append(_described(_only(given), "input"))
+            self._outputs.append(_described(observer.outputs, "output"))
+        elif self._again:
+            self._again -= 1
+
+    def note_another(self, observer: Observer, loss: Tensor, step: int) -> None:
+        """Describe what a further loss of the step compared, unless it is one like the others."""
+        if self._takes(loss):
+            self._keep(self._found(observer, observer.read_graph(loss)), step)
+
+    def ask_again(self) -> None:
+        """Take the losses of the next steps that are looked at, too: they may be of other data."""
+        self._again = BATCHES
+
+    def _takes(self, loss: Tensor) -> bool:
+        """Whether a loss is to be described: while batches are collected, one of each; else new."""
+        end = losses.end_of(loss)
+        known = end in self._ends or len(self._ends) >= MAX_LOSSES
+        seen = end in self._ends_of_step
+        self._ends_of_step.add(end)
+        if not known:
+            self._ends.add(end)
+        return not known or (self._collects and not seen)
+
+    def _found(self, observer: Observer, captured: CapturedGraph) -> list[LossFacts]:
+        outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
+        found = losses.from_graph(captured, outputs, [])
+        return self._places.placed(found, captured.graph, observer.graph)
+
+    def _keep(self, found: list[LossFacts], step: int) -> None:
+        self._losses += found if self._first else [replace(f, step=step) for f in found]
+        self.taken_at = step
 
     def note_raised(self, loss: LossFacts) -> None:
         """Note what entered the loss that raised, and ended the loop."""

@@ -134,11 +134,20 @@ class FullLook:
         if not self._captured:
             self._captured = True
             observer.forward_done(loss, gains=not create_graph, note_loss=False)
-            self.loop.data.note(observer)
+            self.loop.data.note(observer, loss, self.number)
             if observer.recorder is not None:
                 observer.recorder.__enter__()
                 self._recording = True
+        else:
+            self.loop.data.note_another(observer, loss, self.number)
         observer.in_backward = True
+
+    def begin_anew(self) -> None:
+        """Forget the graph that was read: it was another network's."""
+        if self._captured:
+            self._captured = False
+            self.loop.observer.forget_graph()
+        self.backwards = 0
 
     def backward_ended(self) -> None:
         """Remove the hooks of this backward, and let its graph go."""

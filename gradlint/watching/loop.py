@@ -33,6 +33,7 @@ from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
 from gradlint.watching.plan import Plan
 from gradlint.watching.ranks import Ranks
+from gradlint.watching.reach import Reach
 from gradlint.watching.records import Records
 from gradlint.watching.resting import Resting
 from gradlint.watching.roots import (
@@ -50,6 +51,10 @@ is the turn of every one of several optimizers."""
 MAX_BACKWARDS = 8
 """Backwards looked at in one step; a loop that never steps must not pay for ever. Of a step that
 gathers more of them the rest goes by, and the gradient it ends with is measured."""
+
+MAX_PHASES = 8
+"""Phases of a script whose first step is looked at in full: a loop may build an optimizer for
+each of its steps."""
 
 
 class Loop(switchboard.Ear):
@@ -87,6 +92,7 @@ class Loop(switchboard.Ear):
         self.clips = Clips()
         self.scaling = Scaling()
         self.data = Data()
+        self.reach = Reach()
         self.patience: int | None = None
         """Backwards after which a loop that never steps is stopped; None never stops it."""
         self.discover = discover
@@ -137,6 +143,8 @@ class Loop(switchboard.Ear):
         self.thread: int | None = None
         """Where the loop runs; another thread may run another loop."""
         self._thorough_at = 0
+        self._phases = 0
+        """How often the loop was looked at again, because another phase may have begun."""
         self._started = 0.0
         self._on_step = on_step
         self._on_numbers = on_numbers
@@ -147,6 +155,8 @@ class Loop(switchboard.Ear):
         self._interval: Interval | None = None
         self.backward_depth = 0
         """Backwards that run, one within another."""
+        self._aside = False
+        """Whether the running backward is another network's."""
         self._resting: Resting | None = None
         """The short way, while it is open."""
         self._rest: Resting | None = None
@@ -258,15 +268,28 @@ class Loop(switchboard.Ear):
         if interval is None:
             return
         if interval.look is not Look.FULL and not interval.backwards:
-            # A model's first step shows how it begins: it is looked at in full.
-            if interval.closeup is not None:
-                interval.closeup.discard()
-            interval.look = Look.FULL
-            self.optimizers.rests = False
-            several = self.optimizers.count_stepped > 1
-            interval.closeup = FullLook(self, interval.number, keep_calls=several)
+            self._look_in_full(interval)  # a model's first step shows how it begins
         elif interval.closeup is not None:
             interval.closeup.admit(inner, name)
+
+    def _look_in_full(self, interval: Interval) -> None:
+        """Look at a step in full that began as one to look at less closely."""
+        if interval.closeup is not None:
+            interval.closeup.discard()
+        interval.look = Look.FULL
+        self.optimizers.rests = False
+        self._resting = None
+        self._look_at(interval)
+
+    def _look_again(self) -> None:
+        """Look at the open step in full: another phase of the script may begin with it."""
+        if self._phases >= MAX_PHASES or not self.steps:
+            return
+        self._phases += 1
+        self.data.ask_again()
+        interval = self._interval
+        if interval is not None and interval.look is not Look.FULL and not interval.backwards:
+            self._look_in_full(interval)
 
     def refresh(self, label: str, model: nn.Module) -> None:
         """Take up what a model has gained since."""
@@ -312,7 +335,7 @@ class Loop(switchboard.Ear):
     def _short_way(self, interval: Interval) -> Resting | None:
         """Return the short way through the steps of `interval`, where nothing asks for more."""
         only = self.optimizers.only()
-        if only is None or self.scaling.seen or self._on_step is not None:
+        if only is None or self.scaling.seen or self.reach.apart or self._on_step is not None:
             return None
         if ("loss", self.cast.stream(only)) not in self.records.series:
             return None
@@ -404,6 +427,18 @@ class Loop(switchboard.Ear):
             interval.closeup.discard()
             interval.closeup = None
 
+    def begin_anew(self) -> None:
+        """Forget what was seen before the first backward that leads to a watched model."""
+        interval = self._interval
+        self.backwards = 0
+        self.series.drop()
+        self.data = Data()
+        if interval is not None:
+            interval.backwards = 0
+            interval.backward = NOTHING
+            if isinstance(interval.closeup, FullLook):
+                interval.closeup.begin_anew()
+
     # -- what torch tells: backward ---------------------------------------------------
 
     def backward_begins(self, tensors: Sequence[Tensor], inputs: Any, create_graph: bool) -> None:
@@ -413,10 +448,10 @@ class Loop(switchboard.Ear):
                 return
         except Exception as error:  # as `guarded`
             self.fail(error)
-        self._backward_begins(tensors, create_graph)
+        self._backward_begins(tensors, inputs, create_graph)
 
     @guarded
-    def _backward_begins(self, tensors: Sequence[Tensor], create_graph: bool) -> None:
+    def _backward_begins(self, tensors: Sequence[Tensor], inputs: Any, create_graph: bool) -> None:
         self.backward_depth += 1
         if self._interval is None or self.backward_depth > 1 or graph_task() != -1:
             return
@@ -425,6 +460,9 @@ class Loop(switchboard.Ear):
         if self.optimizers.raised():
             self._drop()
         interval = self._interval
+        self._aside = not self.reach.concerns(self, interval, tensors, inputs)
+        if self._aside:
+            return
         again = interval.backwards > 0 and bool(self.fed) and not self.optimizers.inside
         if again and cleared(self.observer.parameters.values()):
             self.series.drop()  # of gradients looked at, not trained on
@@ -472,10 +510,13 @@ class Loop(switchboard.Ear):
         if interval is None or self.backward_depth or graph_task() != -1:
             return
         closeup = None if interval.rests else interval.closeup
+        aside, self._aside = self._aside, False
         if error is not None:
-            self._try_again(interval)
+            if not aside:
+                self._try_again(interval)
             detail = {"phase": "backward", "type": type(error).__name__, "message": str(error)}
             self.raised = Event("exception", self.steps + 1, None, detail)
+        if error is not None or aside:
             return
         if closeup is not None or self.optimizers.count_stepped > 1:
             for carry in self._carries():
@@ -491,7 +532,8 @@ class Loop(switchboard.Ear):
                 self._closure_ended(interval, self.optimizers.running)
         if self.backwards in (1, 10):  # the second look finds what idles
             self.cast.find_optimizers()
-        if interval.backwards == 1 and self.optimizers.count_stepped == 0:
+        unstepped = self.optimizers.count_stepped == 0 and not self.reach.doubts
+        if interval.backwards == 1 and unstepped:
             self._maybe_by_hand(interval)
         many = interval.backwards >= MAX_BACKWARDS and not self.optimizers.inside
         if closeup is not None and many:
@@ -560,6 +602,8 @@ class Loop(switchboard.Ear):
         if self.discover:
             self.optimizers.know(optimizer)
             self.discovery.start()
+        if self.steps and self._matters(optimizer):
+            self._look_again()
 
     # -- what torch tells: optimizer steps --------------------------------------------
 
@@ -642,14 +686,20 @@ class Loop(switchboard.Ear):
         if interval is None:
             return
         known = self.optimizers.know(optimizer)
+        unseen = False
         if known.steps == 0:
             self.cast.first_step(known)
+            unseen = not known.shares and self.data.taken_at != interval.number
         self.optimizers.stepped_once(known, interval.number)
         self.scaling.stepped()
         if interval.number < interval.last and interval.closeup is None:
             self._pass(interval, known)
+            if unseen:
+                self._look_again()
             return
         self._close(interval, known)
+        if unseen:
+            self._look_again()
         opened = self._interval
         if opened is not None and (opened.closeup is not None or self.optimizers.count_stepped > 1):
             known.carry.stepped(known.parameters())

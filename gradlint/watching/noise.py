@@ -45,8 +45,11 @@ class Noise:
             if gradient.is_sparse or (path not in self._kept and len(self._kept) >= MAX_WEIGHTS):
                 continue
             flat = local(gradient).reshape(-1)
+            sample = flat[:: max(1, flat.numel() // ENTRIES)][:ENTRIES].clone()
             samples = self._kept.setdefault(path, [])
-            samples.append(flat[:: max(1, flat.numel() // ENTRIES)][:ENTRIES].clone())
+            if samples and samples[-1].shape != sample.shape:
+                samples.clear()  # another layer took its place
+            samples.append(sample)
             if len(samples) == STEPS:
                 observer.put_at(
                     "gradient_signal_to_noise", observer.weights.site(path), torch.stack(samples)
