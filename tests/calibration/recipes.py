@@ -22,9 +22,11 @@ from tests.zoo.sick import RECIPES as SICK
 def sealed() -> tuple[Case, ...]:
     """Return the cases that no rule was ever tuned on."""
     from tests.calibration import (
+        sealed_adapting,
         sealed_course_loops,
         sealed_courses,
         sealed_dense,
+        sealed_finetuning,
         sealed_forms,
         sealed_kaggle,
         sealed_mixtures,
@@ -54,6 +56,7 @@ def sealed() -> tuple[Case, ...]:
         sealed_trainers_cut, sealed_trainers_rates, sealed_trainers,
         sealed_models, sealed_models_axes, sealed_models_graph, sealed_pairs,
         sealed_papers, sealed_papers_in_time, sealed_repositories, sealed_repository_loops,
+        sealed_finetuning, sealed_adapting,
         sealed_models_layers, sealed_objectives, sealed_objectives_rates,
     )  # fmt: skip
     cases = [_known(case) for part in parts for case in part.bench.cases]
