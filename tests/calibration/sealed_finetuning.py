@@ -101,7 +101,7 @@ def answers_by_start_and_end() -> Any:
     }
 
 
-@bench.healthy(in_loop=True)
+@bench.healthy
 def instructions_accelerated_in_two_micro_batches() -> Any:
     """Prompts are masked from the loss; a library does accumulation and bfloat16."""
 

@@ -363,7 +363,7 @@ def self_distillation_centered_and_sharpened() -> Any:
     return {"model": net, "batch": digits(128), "optimizer": adamw(2e-3), "loop": loop}
 
 
-@bench.healthy(in_loop=True)
+@bench.healthy
 def looks_ahead_and_comes_half_way_back() -> Any:
     """Slow weights by hand around Adam, every five steps."""
 
@@ -385,6 +385,7 @@ def looks_ahead_and_comes_half_way_back() -> Any:
     return {
         "model": lambda: stack(10, 64, 64, 1, act=nn.ReLU),
         "batch": lambda: friedman(96),
+        "loss": nn.MSELoss(),
         "optimizer": adam(5e-3),
         "loop": loop,
     }
@@ -431,7 +432,7 @@ def poisson_equation_adam_then_lbfgs() -> Any:
     }
 
 
-@bench.healthy(in_loop=True)
+@bench.healthy
 def robust_by_projected_ascent_on_the_inputs() -> Any:
     """Five small steps up in the input, then one of the weights on what came out."""
 
@@ -458,6 +459,7 @@ def robust_by_projected_ascent_on_the_inputs() -> Any:
             nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10),
         ),
         "batch": digits(48),
+        "loss": nn.CrossEntropyLoss(),
         "optimizer": adam(2e-3),
         "loop": loop,
     }  # fmt: skip
