@@ -12,7 +12,7 @@ from gradlint.probes.wiring import unregistered
 from gradlint.trace import Event
 from gradlint.watching.facts_of import facts_of_optimizer
 from gradlint.watching.optimizers import Known
-from gradlint.watching.roots import is_compiled, is_trained_before, owners, unwrapped
+from gradlint.watching.roots import is_trained_before, owners, unwrapped
 
 if TYPE_CHECKING:
     from gradlint.watching.loop import Loop
@@ -38,8 +38,7 @@ class Cast:
             name = f"{label}{count}"
         self._labels[id(inner)] = name
         self._used.add(name)
-        if is_compiled(model):
-            self.loop.compiled.append(name)
+        self.loop.compiled.admit(name, model)
         self.loop.loaded = self.loop.loaded or is_trained_before(inner)
         self.loop.observer.admit(inner, label=name)
         self.loop.discovery.know(model)

@@ -22,6 +22,7 @@ from gradlint.watching.carry import Carry, cleared
 from gradlint.watching.cast import Cast
 from gradlint.watching.clips import Clips
 from gradlint.watching.closeup import norms_by_id
+from gradlint.watching.compiled import Compiled
 from gradlint.watching.data import Data
 from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
@@ -113,8 +114,7 @@ class Loop(switchboard.Ear):
         """Updates made without an optimizer."""
         self.loaded = False
         """Whether weights were loaded before the first step."""
-        self.compiled: list[str] = []
-        self.blind: list[str] = []
+        self.compiled = Compiled()
         self.scale_unknown = False
         self.held: dict[str, bool] = {}
         """By path, whether an optimizer held the parameter when it was last seen."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradlint.finding import Severity
 from gradlint.trace import Trace
 from gradlint.watching import Watcher
 from tests.watch.ledger import BOTH, STEPS, Ledger
@@ -167,3 +168,88 @@ def test_wrappers_names_are_stripped(every: Any) -> None:
         "second.bias",
         "second.weight",
     ]
+
+
+class Outer(nn.Module):
+    """A model of which one part is compiled."""
+
+    def __init__(self, backend: str, *, wrapped: bool) -> None:
+        super().__init__()
+        self.trunk: Any = torch.compile(Net(), backend=backend) if wrapped else Net()
+        if not wrapped:
+            self.trunk.compile(backend=backend)
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+def compiled_in(how: str, backend: str) -> tuple[nn.Module, Any, str]:
+    """Return what is watched, what is called, and the path of what is compiled."""
+    if how.startswith("a part"):
+        model = Outer(backend, wrapped="wrapped" in how)
+        return model, model, "trunk"
+    net = Net()
+    if how == "in place":
+        net.compile(backend=backend)
+        return net, net, ""
+    if how == "a function":
+        return net, torch.compile(lambda x: net(x), backend=backend), ""
+    called = torch.compile(net, backend=backend)
+    return (net if how == "around it" else called), called, ""
+
+
+@BOTH
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize(
+    ("how", "backend"),
+    [
+        (how, backend)
+        for how in ("wrapper", "in place", "around it", "a part", "a part wrapped", "a function")
+        for backend in ("eager", "aot_eager")
+        if (how, backend) != ("a function", "eager")  # leaves no trace of itself
+    ],
+)
+def test_what_is_compiled_is_said_and_what_ran_before_the_hooks_is_blind(
+    how: str, backend: str, before: int, every: Any
+) -> None:
+    torch.manual_seed(17)
+    watched, called, place = compiled_in(how, backend)
+    x, y = torch.randn(32, 6), torch.randint(0, 3, (32,))
+    optimizer = torch.optim.Adam(watched.parameters(), lr=1e-2)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(called(x), y).backward()
+        optimizer.step()
+
+    for _ in range(before):
+        step()
+    with Watcher(watched, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            step()
+
+    unfailed(watcher)
+    loop = watcher.trace().facts.loop
+    assert loop is not None
+    assert loop.compiled == (place,)
+    assert loop.blind == ((place,) if before else ())
+    (said,) = [f for f in watcher.report.findings if f.code == "GL002"]
+    assert said.severity is (Severity.WARNING if before else Severity.NOTE)
+
+
+@BOTH
+def test_what_is_not_compiled_is_not_blind_though_it_ran_before(every: Any) -> None:
+    net, other = Net(), torch.compile(Net(), backend="eager")
+    x, y = torch.randn(32, 6), torch.randint(0, 3, (32,))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    other(x).sum().backward()
+    net(x).sum().backward()
+    with Watcher(net, optimizer, every=every) as watcher:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    loop = watcher.trace().facts.loop
+    assert loop is not None
+    assert (loop.compiled, loop.blind) == ((), ())
