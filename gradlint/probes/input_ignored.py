@@ -14,13 +14,16 @@ from gradlint.target.trial import copied
 
 
 class _Outputs:
-    """Keeps the first output of every leaf module's first call."""
+    """Keeps what the model was called with, and the first output of every module's first call."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self.given: list[Tensor] | None = None
 
     def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
-        """Nothing to do."""
+        """Keep what the model is given."""
+        if not path and self.given is None:
+            self.given = [t.detach().clone() for _, t in named_tensors(inputs, "input")]
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Keep what the module returned."""
@@ -46,15 +49,20 @@ def input_ignored(
         ``output_change`` (relative change of the model's output, ``|f(x)-f(x')| / |f(x)|``),
         ``layers`` (the same by module path), ``forward_ignored_from`` (the first module
         after which nothing changes any more, or None) and ``steps``; None where the outputs
-        cannot be compared.
+        cannot be compared, and where the model itself is given the same both times: a graph
+        whose links the batches are of, or nothing at all.
     """
     twin = copied(model, model).eval()
     seen: list[dict[str, Tensor]] = []
+    given: list[list[Tensor] | None] = []
     for batch in (first, second):
         outputs = _Outputs()
         with torch.no_grad(), HookManager(twin, outputs):
             run(twin, batch)
         seen.append(outputs.tensors)
+        given.append(outputs.given)
+    if _alike(*given):
+        return None
     changes: dict[str, float] = {}
     for path, before in seen[0].items():
         after = seen[1].get(path)
@@ -78,3 +86,13 @@ def input_ignored(
         "forward_ignored_from": ignored_from,
         "steps": steps,
     }
+
+
+def _alike(first: list[Tensor] | None, second: list[Tensor] | None) -> bool:
+    """Whether two calls were given the same; calls that nobody saw may differ."""
+    if first is None or second is None or len(first) != len(second):
+        return False
+    return all(
+        a.shape == b.shape and a.layout is b.layout is torch.strided and torch.equal(a, b)
+        for a, b in zip(first, second, strict=True)
+    )

@@ -148,3 +148,42 @@ def test_a_model_that_keeps_its_output_can_be_probed() -> None:
     model(FIRST)
 
     assert probed(model) is not None
+
+
+class Graph(nn.Module):
+    """Smooths what all nodes have over a graph that it is given, or knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.nodes = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, graph: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.layer(self.nodes)
+        return hidden if graph is None else graph @ hidden
+
+
+@pytest.mark.parametrize("given", [(), (torch.eye(8),)], ids=["nothing", "one-graph"])
+def test_a_model_that_is_given_the_same_both_times_ignores_nothing(given: Any) -> None:
+    def links(model: nn.Module, batch: Tensor) -> Tensor:
+        return (model(*given)[:, 0] * batch[:, 0]).sum()
+
+    assert input_ignored(Graph(), links, FIRST, SECOND, 10) is None
+
+
+def test_a_model_that_is_given_another_graph_and_only_adds_zero_of_it_ignores_it() -> None:
+    def links(model: nn.Module, batch: Tensor) -> Any:
+        return model(0 * batch[:, :1] @ batch[:, :1].T)
+
+    class Deafer(Graph):
+        def forward(self, graph: Tensor | None = None) -> Tensor:
+            return self.layer(self.nodes) + (0.0 if graph is None else 0 * graph[:, :4])
+
+    def other(model: nn.Module, batch: Tensor) -> Any:
+        return model(batch[:, :1] @ batch[:, :1].T)
+
+    found = input_ignored(Deafer(), other, FIRST, SECOND, 10)
+
+    assert found is not None
+    assert found["output_change"] == 0
+    assert input_ignored(Graph(), links, FIRST, SECOND, 10) is None
