@@ -12,6 +12,7 @@ from torch import nn
 from gradlint.probes.attention_peaks import attention_peaks
 from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.batch_statistics import batch_statistics
+from gradlint.probes.constant_output import constant_output
 from gradlint.probes.evaluation_mode import evaluation_mode
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
@@ -49,6 +50,7 @@ def ask(
     if second is not None:  # else every batch holds the same inputs: nothing to compare
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
     if not own_step and first.targets is not None:
+        asked["constant-output"] = lambda: constant_output(model, call, batches)
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)
     if declared_causal(model) or predicts_next(first.inputs, first.targets):
         asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)

@@ -25,6 +25,7 @@ def trace(
     kind: str = "Linear",
     shape: tuple[int, ...] = (64, 64),
     loop: LoopFacts | None = None,
+    constant: float | None = None,
 ) -> Trace:
     observed, parameters, modules = [], [], []
     for i, values in enumerate(ratios):
@@ -36,7 +37,12 @@ def trace(
     observed.append(observe("loss", "", losses[:1], kind="model", step=0))
     observed.append(observe("loss", "", losses[1:], kind="model"))
     return trace_of(
-        *observed, parameters=parameters, modules=modules, optimizer=optimizer, loop=loop
+        *observed,
+        parameters=parameters,
+        modules=modules,
+        optimizer=optimizer,
+        loop=loop,
+        probes={} if constant is None else {"constant-output": {"loss": constant, "classes": 4}},
     )
 
 
@@ -110,6 +116,44 @@ BLOWN = [40.0, *[0.02] * 39]
 )
 def test_first_steps_that_replace_the_weights_are_found(ratios, losses, expected) -> None:
     assert severities(trace(*ratios, losses=losses)) == expected
+
+
+HALF = [0.6, *[0.02] * 39]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "losses", "constant", "expected"),
+    [
+        pytest.param([HALF], [2.3], 1.5, [Severity.WARNING], id="rose-and-knows-how-often"),
+        pytest.param([BLOWN], [2.3], 1.4, [Severity.WARNING], id="replaced-and-knows-less"),
+        pytest.param([HALF, [0.01] * 40, [0.01] * 40], [2.3], 1.4, [], id="fewer-than-half"),
+        pytest.param([BLOWN], [2.3], 1.6, [], id="rose-and-learned"),
+        pytest.param([BLOWN], [2.2], 1.4, [], id="a-rise-exactly-at-the-limit"),
+        pytest.param([BLOWN], [*[1.9] * 11, 2.3], 1.4, [], id="a-rise-later-on"),
+        pytest.param([BLOWN], [2.3], None, [], id="no-classes"),
+        pytest.param([[0.5] * 3 + [0.02] * 37], [2.3], 1.4, [], id="exactly-half-of-its-size"),
+        pytest.param([BLOWN], [2.3, *[1.9] * 38], 1.9, [Severity.ERROR], id="did-not-fall"),
+        pytest.param([HALF], [2.3, *[1.9] * 38], 1.9, [Severity.WARNING], id="nor-here"),
+    ],
+)
+def test_a_loss_that_fell_as_a_constants_would_is_no_progress(
+    ratios, losses, constant, expected
+) -> None:
+    losses = [2.0, *losses, *[1.5] * (40 - len(losses))]
+
+    assert severities(trace(*ratios, losses=losses, constant=constant)) == expected
+
+
+def test_the_message_says_what_a_constant_output_reaches() -> None:
+    (found,) = findings_of(
+        UpdateTooLarge(), trace(HALF, losses=[2.0, 2.5, *[1.5] * 39], constant=1.4)
+    )
+
+    assert found.message == (
+        "one of the first steps changed 0.weight by 0.6 times its size (limit 0.5), and 1 of 1 "
+        "matrices likewise; the loss went from 2 by way of 2.5 to 1.5: a constant output reaches "
+        "1.4"
+    )
 
 
 def test_updates_by_hand_are_the_users_steps() -> None:
