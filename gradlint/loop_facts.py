@@ -83,7 +83,8 @@ class LoopFacts:
     names of the optimizers that stepped, `idle_optimizers` of those that exist and never
     did. `schedulers` are class names of learning-rate schedulers. `streams` counts
     independent losses (a GAN has two): with more than one there is no metric "loss" at the
-    model's site, but a "stream_loss" for each at the site named like its optimizer's model.
+    model's site, but a "stream_loss" for each at the site named like its optimizer's model. Of
+    phases that follow each other the first one's stands at the model's site, too.
     `compiled` are paths of modules that torch.compile runs, `blind` those whose inside
     cannot be seen because hooks came too late. `scale_unknown`: gradients carried a loss
     scale nobody told of. `ended` is "" for a loop that ended by itself, else "exception",

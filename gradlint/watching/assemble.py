@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 from gradlint.facts import Facts, ModuleFacts, OptimizerFacts, ParameterFacts
 from gradlint.loop_facts import LoopFacts
@@ -77,33 +79,48 @@ def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:
 
 def _series(loop: Loop) -> tuple[list[Observation], int]:
     """Return the points of every step, and how many independent losses there are."""
-    followed = _followed(loop.optimizers.stepped)
-    streams = max(1, len({id(first) for first in followed.values()}))
+    followed = _followed(loop)
+    own = {id(first): first for first in followed.values()}
+    streams = max(1, len(own))
     places = {known.site: first.site for known, first in followed.items()}
+    first = _first_phase(followed)
     found: list[Observation] = []
     for (metric, site), points in loop.records.series.items():
-        name, place = metric, site
-        if metric == "loss":
-            own = places.get(site) or site
-            name, place = ("loss", MODEL) if streams == 1 else ("stream_loss", own)
-        found += [Observation(name, place, step, value) for step, value in points]
+        place = site if metric != "loss" else places.get(site) or site
+        if metric != "loss" or streams > 1:
+            name = "stream_loss" if metric == "loss" else metric
+            found += [Observation(name, place, step, value) for step, value in points]
+        if metric == "loss" and (streams == 1 or (first is not None and place == first.site)):
+            found += [Observation("loss", MODEL, step, value) for step, value in points]
     found.sort(key=lambda o: o.step)
-    first = next((o for o in found if o.metric == "loss"), None)
-    return found if first is None else [replace(first, step=0), *found], streams
+    start = next((o for o in found if o.metric == "loss"), None)
+    return found if start is None else [replace(start, step=0), *found], streams
 
 
-def _followed(stepped: list[Known]) -> dict[Known, Known]:
+def _followed(loop: Loop) -> dict[Known, Known]:
     """Return, for each optimizer with a loss of its own, the first of those it took turns from.
 
     One that trains on what another, which is done, has trained goes on with its loss.
     """
     followed: dict[Known, Known] = {}
-    for known in sorted(stepped, key=lambda k: k.first_at):
+    for known in sorted(loop.optimizers.stepped, key=lambda k: k.first_at):
         if known.shares:
             continue
         earlier = [k for k in followed if k.last_at < known.first_at and k.paths & known.paths]
-        followed[known] = followed[earlier[-1]] if earlier else known
+        same = bool(earlier) and loop.cast.goes_on(earlier[-1], known)
+        followed[known] = followed[earlier[-1]] if same else known
     return followed
+
+
+def _first_phase(followed: Mapping[Known, Known]) -> Known | None:
+    """Return the first of the optimizers' losses, if none began before the one before it ended."""
+    spans: dict[Known, tuple[int, int]] = {}
+    for known, first in followed.items():
+        start, end = spans.get(first, (known.first_at, known.last_at))
+        spans[first] = min(start, known.first_at), max(end, known.last_at)
+    ordered = sorted(spans.items(), key=lambda item: item[1])
+    apart = all(a[1][1] < b[1][0] for a, b in pairwise(ordered))
+    return ordered[0][0] if ordered and apart else None
 
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:

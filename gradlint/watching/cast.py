@@ -60,6 +60,12 @@ class Cast:
             known.site = Site(label if label not in taken else f"{label}:{known.kind}", "loss")
         return known.site
 
+    def goes_on(self, old: Known, new: Known) -> bool:
+        """Whether one optimizer follows the loss of one before it, as far as losses were seen."""
+        before = self.loop.data.kinds(old.first_at, old.last_at)
+        after = self.loop.data.kinds(new.first_at, max(new.first_at, new.last_at))
+        return before is None or after is None or after <= before
+
     def first_step(self, known: Known) -> None:
         """Learn what an optimizer holds, and whether all of it is known."""
         optimizer = known.optimizer()

@@ -49,6 +49,8 @@ class Data:
         self._ends_of_step: set[tuple[object, ...]] = set()
         self.taken_at = 0
         """The latest step whose losses were described."""
+        self._kinds: dict[int, set[tuple[str, int | None]]] = {}
+        """What kinds of losses were met at such steps."""
 
     def begin(self, inputs: Any) -> None:
         """Note what a model is called with, until its backward."""
@@ -85,6 +87,11 @@ class Data:
         if self._takes(loss):
             self._keep(self._found(observer, observer.read_graph(loss)), step)
 
+    def kinds(self, first: int, last: int) -> set[tuple[str, int | None]] | None:
+        """Return the kinds of the losses from `first` to `last`; None if none was looked at."""
+        seen = [kinds for step, kinds in self._kinds.items() if first <= step <= last]
+        return set().union(*seen) if seen else None
+
     def ask_again(self) -> None:
         """Take the losses of the next steps that are looked at, too: they may be of other data."""
         self._again = BATCHES
@@ -107,6 +114,7 @@ class Data:
     def _keep(self, found: list[LossFacts], step: int) -> None:
         self._losses += found if self._first else [replace(f, step=step) for f in found]
         self.taken_at = step
+        self._kinds.setdefault(step, set()).update((f.kind, f.classes) for f in found)
 
     def note_raised(self, loss: LossFacts) -> None:
         """Note what entered the loss that raised, and ended the loop."""

@@ -100,7 +100,11 @@ class Loop(switchboard.Ear):
         self.discovery = Discovery(self.admit)
         self.cast = Cast(self)
         self.optimizers = Optimizers(
-            self.step_begins, self.step_ended, self._matters, self.stranger_steps
+            self.step_begins,
+            self.step_ended,
+            self._matters,
+            self.stranger_steps,
+            self.cast.goes_on,
         )
         self.strangers = Strangers()
         self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]

@@ -26,6 +26,9 @@ _STEPS = register_optimizer_step_pre_hook.__code__.co_filename
 _TURN = 64
 """Steps of a loop after which an optimizer that made none of them is no longer in turn."""
 
+_MOST = 64
+"""Optimizers that are remembered when they are gone and another one stands in their place."""
+
 Told = Callable[[torch.optim.Optimizer], None]
 
 
@@ -95,6 +98,7 @@ class Optimizers:
         ended: Called when it ended.
         matters: Whether an optimizer is one of the loop's.
         stranger: Called when the step of one that does not matter begins.
+        goes_on: Whether a second one follows the same loss as a first one that is gone.
     """
 
     def __init__(
@@ -103,11 +107,13 @@ class Optimizers:
         ended: Told,
         matters: Callable[[torch.optim.Optimizer], bool],
         stranger: Told,
+        goes_on: Callable[[Known, Known], bool],
     ) -> None:
         self._begins = begins
         self._stranger = stranger
         self._ended = ended
         self._matters = matters
+        self._goes_on = goes_on
         self._known: dict[int, Known] = {}
         self._handles: list[RemovableHandle] = []
         self._running: list[int] = []
@@ -133,6 +139,8 @@ class Optimizers:
         """Return what is known of `optimizer`."""
         known = self._known.get(id(optimizer))
         if known is None or known.optimizer() is not optimizer:
+            if known is not None and known.steps and len(self._known) < _MOST:
+                self._known[-id(known)] = known  # it is gone, and what it did is not
             known = self._known[id(optimizer)] = Known(optimizer)
         return known
 
@@ -140,9 +148,9 @@ class Optimizers:
         return iter(self._known.values())
 
     def only(self) -> Known | None:
-        """Return the one that stepped, where there never was another."""
-        known = next(iter(self._known.values()), None)
-        return known if len(self._known) == 1 and known is not None and known.steps else None
+        """Return the one that stepped, where there is no other."""
+        alive = [known for known in self._known.values() if known.optimizer() is not None]
+        return alive[0] if len(alive) == 1 and alive[0].steps else None
 
     def knows(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether `optimizer` was seen before."""
@@ -159,13 +167,15 @@ class Optimizers:
         if len(self._known) == 1:
             self.count_stepped = 1
         elif known.first_at == number or number % _TURN == 0:
-            self.count_stepped = sum(number - k.last_at < _TURN for k in self.stepped)
+            late = [k for k in self.stepped if number - k.last_at < _TURN]
+            self.count_stepped = sum(k.optimizer() is not None for k in late)
 
     def _supersede(self, new: Known) -> None:
         """Let an optimizer take the place of one of its kind that is gone, and held the same."""
         for key, old in list(self._known.items()):
             gone = old is not new and old.steps and old.optimizer() is None
-            if gone and old.kind == new.kind and old.paths & new.paths:
+            alike = gone and old.kind == new.kind and old.paths & new.paths
+            if alike and self._goes_on(old, new):
                 new.first_at = min(new.first_at, old.first_at)
                 new.site = new.site or old.site
                 del self._known[key]

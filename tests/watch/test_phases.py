@@ -178,3 +178,79 @@ def test_an_optimizer_for_every_step_costs_a_few_looks_only() -> None:
     unfailed(watcher)
     full = {flow.step for flow in watcher.trace().facts.flows}
     assert len(full) <= 20
+
+
+def fits(models: list[nn.Module], losses: list[float], every: Any, *, keep: bool) -> Trace:
+    """Train one model after the other, each with an optimizer of its own."""
+    x, y = data()
+    optimizers = [torch.optim.Adam(model.parameters(), 1e-2) for model in models if keep]
+    with Watcher({f"m{i}": m for i, m in enumerate(models)}, every=every) as watcher:
+        for i, model in enumerate(models):
+            own = optimizers[i] if keep else torch.optim.Adam(model.parameters(), 1e-2)
+            for _ in range(PHASE):
+                own.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                losses.append(float(loss.detach()))
+                own.step()
+            del own  # the next one may be where it was
+    unfailed(watcher)
+    assert not watcher.report.causes
+    return watcher.trace()
+
+
+@BOTH
+@pytest.mark.parametrize("keep", [True, False])
+def test_of_models_trained_one_after_the_other_the_first_ones_loss_is_the_loss(
+    keep: bool, every: Any
+) -> None:
+    torch.manual_seed(12)
+    models = [nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)) for _ in range(3)]
+    losses: list[float] = []
+    trace = fits([*models], losses, every, keep=keep)
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.streams == 3
+    assert trace.of("loss").training.values == pytest.approx(losses[:PHASE])
+    for i in range(3):
+        seen = trace.of("stream_loss").at(f"m{i}").values
+        assert seen == pytest.approx(losses[i * PHASE : (i + 1) * PHASE])
+
+
+@BOTH
+@pytest.mark.parametrize("early", [True, False])
+def test_phases_with_other_losses_are_no_one_series(early: bool, every: Any) -> None:
+    trace, _ = two_phases(softmax=False, early=early, every=every)
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.streams == 2
+    steps = trace.of("loss").training.steps
+    assert (min(steps), max(steps)) == (1, PHASE)
+    later = {o.site.path for o in trace.of("stream_loss").training if o.step > PHASE}
+    first = {o.site.path for o in trace.of("stream_loss").training if o.step <= PHASE}
+    assert len(first) == len(later) == 1
+    assert first != later
+
+
+@BOTH
+@pytest.mark.parametrize("keep", [True, False])
+def test_another_fit_of_the_same_model_goes_on_with_its_loss(keep: bool, every: Any) -> None:
+    torch.manual_seed(13)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    x, y = data()
+    losses: list[float] = []
+    kept: list[torch.optim.Optimizer] = []
+    with Watcher(model, every=every) as watcher:
+        for rate in (1e-2, 1e-3):
+            optimizer = torch.optim.Adam(model.parameters(), rate)
+            kept += [optimizer] * keep
+            for _ in range(PHASE):
+                optimizer.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                losses.append(float(loss.detach()))
+                optimizer.step()
+            del optimizer
+    unfailed(watcher)
+    trace = watcher.trace()
+    assert trace.facts.loop is not None
+    assert trace.facts.loop.streams == 1
+    assert trace.of("loss").training.values == pytest.approx(losses)
