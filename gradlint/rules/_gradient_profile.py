@@ -14,6 +14,10 @@ MIN_LAYERS = 4
 LARGEST_SHARE = 0.5
 """A profile of which one layer makes more than half is a bottleneck, not a geometric series."""
 
+LARGEST_PAIR, MIN_BETWEEN = 0.75, 5
+"""Nor is one of which two of at least so many layers make more than that: the small last layers
+of an actor and of the critic behind it (Lillicrap et al. 2015, section 7: 3e-3 on purpose)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slope:
@@ -25,7 +29,8 @@ class Slope:
 
     step: int
     decades: float
-    largest_share: float
+    shares: tuple[float, ...]
+    """What each layer in between makes of it, the largest share first."""
     early: Flow
     late: Flow
     flows: tuple[Flow, ...]
@@ -33,7 +38,9 @@ class Slope:
     @property
     def geometric(self) -> bool:
         """Whether several layers share the change."""
-        return self.largest_share <= LARGEST_SHARE
+        if len(self.shares) >= MIN_BETWEEN and sum(self.shares[:2]) > LARGEST_PAIR:
+            return False
+        return self.shares[0] <= LARGEST_SHARE
 
     @property
     def between(self) -> int:
@@ -123,30 +130,30 @@ def _slope(flows: Sequence[Flow], choose: Callable[[list[float]], float]) -> Slo
     return Slope(
         step=flows[0].step,
         decades=decades,
-        largest_share=_largest_share(values[early : late + 1]),
+        shares=_shares(values[early : late + 1]),
         early=flows[early],
         late=flows[late],
         flows=tuple(flows),
     )
 
 
-def _largest_share(values: Sequence[float]) -> float:
-    """Share of the largest single step in the monotone envelope of `values`.
+def _shares(values: Sequence[float]) -> tuple[float, ...]:
+    """Return the share of every single step in the monotone envelope of `values`, largest first.
 
     For a rising profile (a gradient that shrinks toward the first layers) the envelope is
     the running maximum from the first layer on; for a falling one it runs from the last.
     """
     first, last = values[0], values[-1]
     if first == last:
-        return 1.0
+        return (1.0,)
     ordered = values if last > first else values[::-1]
     top = ordered[-1]
-    level, largest = ordered[0], 0.0
+    level, found = ordered[0], []
     for value in ordered[1:]:
         reached = min(max(level, value), top)
-        largest = max(largest, reached - level)
+        found.append((reached - level) / abs(last - first))
         level = reached
-    return largest / abs(last - first)
+    return tuple(sorted(found, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

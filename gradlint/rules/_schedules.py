@@ -29,14 +29,14 @@ class Stream:
     start: float
     late: float
 
-    def learned(self, falling: Rates, peak: float) -> bool:
-        """Whether the loss had come down, or had stopped falling, before the rate was low."""
+    def learned(self, falling: Rates, peak: float, *, stopped: bool = True) -> bool:
+        """Whether the loss had come down before the rate was low; or, if asked, had `stopped`."""
         if not self.start > 0:
             return False
         low = next(step for step, rate in falling if rate < peak / 3)
         around = [v for step, v in self.losses if abs(step - low) <= 2]
         at_low = statistics.median(around) if around else math.inf
-        stopped = at_low < 0.8 * self.start and self.late > 0.95 * at_low
+        stopped = stopped and at_low < 0.8 * self.start and self.late > 0.95 * at_low
         return self.late <= 0.1 * self.start or stopped
 
     @property

@@ -25,7 +25,8 @@ class LearningRateSchedule(Rule):
     to `max_fall` squared in the same time; and one that is zero for more than half of the run.
     A loss that fell to a tenth, or that had stopped falling before the rate was low, is no case.
     Flags, too, a CosineAnnealingLR whose rate changes at every step and has come back up from its
-    minimum `min_returns` times or more. A rate below zero is an error.
+    minimum `min_returns` times or more, and a rate that is zero for the first `min_idle` steps
+    and a twentieth of the run. A rate below zero is an error.
 
     ## Why is this bad?
     Schedules are written in epochs or in steps. Stepped once a batch, a factor of 0.7 an epoch
@@ -84,6 +85,7 @@ class LearningRateSchedule(Rule):
 
     max_fall: float = 1e-2
     min_returns: int = 3
+    min_idle: int = 10
     min_steps: int = 20
 
     def check(self, trace: Trace) -> Iterator[Finding]:
@@ -103,11 +105,14 @@ class LearningRateSchedule(Rule):
         peak = rates[top][1]
         falling = rates[top:]
         yield from self._cycling(trace, stream, schedulers)
+        yield from self._late(trace, stream, schedulers)
         followed = "ReduceLROnPlateau" in schedulers
         if peak <= 0 or followed or any(b > 1.0001 * a for (_, a), (_, b) in pairwise(falling)):
             return
         shape = self._shape(falling, rates[0][0], peak)
-        if shape is None or stream.learned(falling, peak):
+        # A loss that stops where the rate is zero stops for that reason.
+        gone_for_good = shape is not None and shape.startswith("is zero")
+        if shape is None or stream.learned(falling, peak, stopped=not gone_for_good):
             return
         last, end = rates[-1]
         names = ", ".join(schedulers)
@@ -139,6 +144,24 @@ class LearningRateSchedule(Rule):
         if zero > 0.5 * len(falling) and by_half <= 1e-12 * peak:
             return f"is zero for {zero} of {len(falling)} steps"
         return None
+
+    def _late(self, trace: Trace, stream: Stream, schedulers: tuple[str, ...]) -> Iterator[Finding]:
+        """Yield one finding if the rate was zero for a while before it was anything else."""
+        rates = stream.rates
+        idle = next((i for i, (_, rate) in enumerate(rates) if rate != 0), len(rates))
+        if idle == len(rates) or idle < self.min_idle or idle < 0.05 * len(rates):
+            return
+        module, whose = of_stream(trace, stream.name)
+        peak = max(rate for _, rate in rates)
+        names = f" ({', '.join(schedulers)})" if schedulers else ""
+        yield self.finding(
+            module,
+            f"the learning rate{whose} is zero for the first {idle} of {len(rates)} steps, and "
+            f"{peak:.2g} at its highest{names}",
+            trace=trace,
+            help="Step the scheduler once a batch, or start its warm-up above zero.",
+            evidence={"idle": idle, "steps": len(rates), "peak": peak},
+        )
 
     def _cycling(
         self, trace: Trace, stream: Stream, schedulers: tuple[str, ...]

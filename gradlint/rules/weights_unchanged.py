@@ -24,7 +24,10 @@ class WeightsUnchanged(Rule):
     are updated by hand. Flags those that were equal before and after every observed step with a
     gradient and a learning rate above zero, at least `min_steps` of them. In half precision,
     where the update is smaller than the weight's own rounding, it is an error if most of the
-    model stands still, a warning for single weight matrices and a note for vectors.
+    model stands still, a warning for single weight matrices and a note for vectors. Flags, too,
+    weight matrices that somebody puts back between steps: of what the optimizer changes, no more
+    than `max_kept` is left when its next step begins. It is an error where they are most of the
+    model.
 
     ## Why is this bad?
     These weights keep their values for ever. A bfloat16 weight has 8 significant bits: an
@@ -61,10 +64,14 @@ class WeightsUnchanged(Rule):
     rates is zero on purpose, and where an optimizer is idle, which is another rule's. In single
     precision an update below rounding is a matter of the learning rate: `update-too-small`
     speaks of it, and this rule does not. A parameter that moves at any step is not meant.
+    Weights held by a bound or a mask are not put back; an average that is put in for an
+    evaluation, and taken out after it, is not seen by a step.
 
     ## References
     - Zamirai et al. (2020), "Revisiting BFloat16 training", section 3: nearest rounding of weight
       updates cancels small ones
+    - `max_kept` is our choice: the slowest averages in use keep 0.01 of a step, and nothing
+      but putting weights back keeps less than a tenth (tests/watch/test_kept.py)
     - IEEE 754: half a unit in the last place is 2⁻⁸ of a bfloat16 number at most
     """
 
@@ -80,6 +87,7 @@ class WeightsUnchanged(Rule):
     )
 
     min_steps: int = 3
+    max_kept: float = 0.02
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say why unchanged weights would be no fault."""
@@ -103,6 +111,7 @@ class WeightsUnchanged(Rule):
         if given(trace) is None:
             yield from self._by_hand(trace)
             return
+        yield from self._put_back(trace)
         still = {p.path: n for p in trace.parameters.values() if (n := self._still(trace, p))}
         rounded = {path for path in still if below_rounding(trace, trace.parameters[path])}
         trainable = sum(p.numel for p in trace.parameters.values() if p.requires_grad)
@@ -143,6 +152,32 @@ class WeightsUnchanged(Rule):
         pushed = {o.step for o in gradients if o.value > 0 and math.isfinite(o.value)}
         asked = [s for s in ratios.steps if s in pushed and rates.get(s, 0.0) > 0]
         return len(asked) if len(asked) >= self.min_steps and keeps(trace, parameter.path) else 0
+
+    def _put_back(self, trace: Trace) -> Iterator[Finding]:
+        """Yield one finding for all weights that are put back between steps."""
+        shares = trace.of("kept_update_share").training
+        seen = {path: shares.at(path).values for path in trace.parameters}
+        kept = {path: max(values) for path, values in seen.items() if len(values) > 1}
+        back = [trace.parameters[path] for path, share in kept.items() if share <= self.max_kept]
+        if not back:
+            return
+        known = sum(trace.parameters[path].numel for path in kept)
+        most = 2 * sum(p.numel for p in back) > known
+        first, share = back[0], max(kept[p.path] for p in back)
+        others = f" (and {len(back) - 1} more)" if len(back) > 1 else ""
+        left = f"at most {share:.1%}" if share > 0 else "nothing"
+        yield self.finding(
+            first.module,
+            f"{first.path}{others} is put back between steps: {left} of what the optimizer "
+            "changes is left when its next step begins",
+            trace=trace,
+            parameter=first.path,
+            modules=tuple(dict.fromkeys(p.module for p in back)),
+            severity=Severity.ERROR if most else Severity.WARNING,
+            help="Load or copy weights into the model before the loop, not in it; put an average "
+            "into a copy of the model.",
+            evidence={"weights": len(back), "share": share},
+        )
 
     def _by_hand(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each parameter that updates by hand leave out."""

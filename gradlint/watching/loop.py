@@ -29,6 +29,7 @@ from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
 from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import NOTHING, Interval
+from gradlint.watching.kept import Kept
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
@@ -168,6 +169,7 @@ class Loop(switchboard.Ear):
         self._hand: ByHand | None = None
         self._carry_by_hand = Carry()
         self._noise = Noise()
+        self._kept = Kept()
         self.ranks = Ranks()
         for label, model in (models or {}).items():
             self.admit(model, label)
@@ -373,6 +375,7 @@ class Loop(switchboard.Ear):
         self.series.close(interval.number, self.cast.stream(known), self.clips, rate, looked=looked)
         if interval.closeup is not None:
             self.looked_at += 1
+            self._kept.ended(interval.number)
             interval.closeup.close(initial=interval.initial)
         if self._interval is None:  # a mistake of ours on the way
             return
@@ -642,6 +645,11 @@ class Loop(switchboard.Ear):
             self._measure(interval, known)
         if closeup is not None:
             closeup.before_update()
+            if interval.number > FIRST_LIGHT:
+                self._kept.forget()
+            elif self.optimizers.only() is known:
+                held = {id(p) for p in known.parameters()}
+                self._kept.begins(interval.number, self.observer.parameters, held, self.observer)
 
     def _measure(self, interval: Interval, known: Known | None) -> None:
         """Measure the gradients that a step is about to apply."""

@@ -219,7 +219,7 @@ class Watcher:
         return self._report
 
     def _judged(self, trace: Trace) -> Report:
-        if not self.loop.backwards and not trace.facts.events:
+        if not (self.loop.backwards or self.loop.steps or trace.facts.events):
             raise NotObservedError(
                 "expected a model to be trained, got no backward pass from one; is the loop "
                 "inside the `with`, and does it call loss.backward()?"

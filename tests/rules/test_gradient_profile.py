@@ -37,7 +37,7 @@ def test_shrinking_compares_the_best_fed_layers() -> None:
     assert slope is not None
     assert (slope.early.site.path, slope.late.site.path) == ("l1", "l7")
     assert slope.decades == pytest.approx(-3.5)
-    assert slope.largest_share == pytest.approx(1.0 / 3.5)
+    assert slope.shares[0] == pytest.approx(1.0 / 3.5)
 
 
 def test_growing_takes_the_median_of_the_first_quarter() -> None:
@@ -100,3 +100,20 @@ def test_layers_in_front_of_the_profile_without_gradient_are_unfed() -> None:
     ]
 
     assert unfed(trace_of(norms, operations=operations), slope) == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("decades", "geometric"),
+    [
+        pytest.param((-5, -4, -3, -2, -1, 0), True, id="all-alike"),
+        pytest.param((-4.7, -4.3, -2.3, -2.2, -1.8, 0), False, id="two-small-last-layers"),
+        pytest.param((-8, -7, -4, -3.5, -1, 0), True, id="two-make-less"),
+        pytest.param((-4, -2, -2, -0.1, 0), True, id="four-in-between"),
+        pytest.param((-4, -1.9, -1.5, -1.0, -0.5, 0), False, id="one-makes-more-than-half"),
+    ],
+)
+def test_one_or_two_bottlenecks_are_no_geometric_series(decades, geometric) -> None:
+    slope = shrinking(flows(*decades))
+
+    assert slope is not None
+    assert slope.geometric is geometric

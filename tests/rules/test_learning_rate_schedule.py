@@ -260,3 +260,33 @@ def test_the_message_names_factor_rates_and_steps() -> None:
         "the learning rate is multiplied by 0.7 at every step: from 0.1 to 7.3e-11, below 1% of "
         "its peak from step 14 of 60 on (StepLR); the loss went from 2.3 to 2.1"
     )
+
+
+@pytest.mark.parametrize(
+    ("rates", "flagged"),
+    [
+        pytest.param([0.0] * 20 + [1e-5] * 20, True, id="half-of-the-run"),
+        pytest.param([0.0] * 10 + [0.1] * 190, True, id="ten-of-two-hundred"),
+        pytest.param([0.0] * 9 + [0.1] * 51, False, id="nine"),
+        pytest.param([0.0] * 10 + [0.1] * 191, False, id="less-than-a-twentieth"),
+        pytest.param([0.0] + [1e-3 * i for i in range(1, 60)], False, id="warm-up-from-zero"),
+        pytest.param([0.0] * 60, False, id="never-anything-else"),
+    ],
+)
+def test_a_rate_that_is_zero_for_a_while_at_first_is_flagged(rates, flagged) -> None:
+    assert bool(severities(trace(rates))) is flagged
+
+
+def test_the_message_of_a_late_start_counts_its_steps() -> None:
+    (found,) = findings_of(LearningRateSchedule(), trace([0.0] * 20 + [1e-5] * 20))
+
+    assert found.message == (
+        "the learning rate is zero for the first 20 of 40 steps, and 1e-05 at its highest (StepLR)"
+    )
+
+
+def test_a_loss_that_stops_where_the_rate_is_zero_excuses_nothing() -> None:
+    losses = [2.3 * 0.9**i for i in range(10)] + [0.9] * 90
+
+    assert severities(trace(linear(100, end=10), losses)) == [Severity.WARNING]
+    assert severities(trace(linear(100, end=10), [2.3, *[0.2] * 99])) == []

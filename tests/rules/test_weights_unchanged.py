@@ -164,3 +164,52 @@ def test_a_parameter_whose_norm_changed_was_updated_between_the_looks() -> None:
     changed = observe("weight_norm", lost, [2.0, 2.5], start=7)
 
     assert not findings_of(WeightsUnchanged(), observed.but(observations=(*observed, *changed)))
+
+
+def put_back(*layers: tuple[str, int, Sequence[float]]) -> Trace:
+    """Layers that move, by name, size and the share of each update that is kept."""
+    return trace_of(
+        *[observe("kept_update_share", f"{n}.weight", kept, module=n) for n, _, kept in layers],
+        *[observe("update_to_weight_ratio", f"{n}.weight", [1e-3] * 5, module=n)
+          for n, _, _ in layers],
+        modules=[ModuleFacts(n, "Linear", i) for i, (n, _, _) in enumerate(layers)],
+        parameters=[
+            ParameterFacts(f"{n}.weight", (size, 8), module=n, in_optimizer=True)
+            for n, size, _ in layers
+        ],
+        optimizer=OptimizerFacts("SGD", ({"lr": 0.1},)),
+        loop=LoopFacts(steps=50, backwards=50),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(put_back(("fc", 8, [0.0, 0.0])), [ERROR], id="all-of-it"),
+        pytest.param(put_back(("fc", 8, [0.02, 0.02])), [ERROR], id="a-fiftieth-is-left"),
+        pytest.param(put_back(("fc", 8, [0.021, 0.0])), [], id="more-is-left"),
+        pytest.param(put_back(("fc", 8, [0.0])), [], id="measured-once"),
+        pytest.param(put_back(("fc", 8, [0.0] * 2), ("out", 7, [1.0] * 2)), [ERROR], id="most"),
+        pytest.param(put_back(("fc", 8, [0.0] * 2), ("out", 8, [1.0] * 2)), [WARNING], id="half"),
+        pytest.param(put_back(("fc", 8, [1.0] * 4)), [], id="nothing-is-put-back"),
+        pytest.param(put_back(("fc", 8, [float("nan")] * 4)), [], id="held-by-a-bound"),
+    ],
+)
+def test_weights_that_are_put_back_between_steps_are_found(observed, expected) -> None:
+    assert severities(observed) == expected
+
+
+def test_the_message_tells_how_much_is_left() -> None:
+    layers = ("fc", 8, [0.0, 0.001]), ("out", 8, [0.001, 0.0011])
+
+    (found,) = findings_of(WeightsUnchanged(), put_back(*layers))
+
+    assert found.message == (
+        "fc.weight (and 1 more) is put back between steps: at most 0.1% of what the optimizer "
+        "changes is left when its next step begins"
+    )
+    assert found.modules == ("fc", "out")
+    assert (
+        "nothing of what"
+        in findings_of(WeightsUnchanged(), put_back(("fc", 8, [0.0] * 2)))[0].message
+    )

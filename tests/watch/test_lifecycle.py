@@ -49,6 +49,30 @@ def test_no_step_is_not_observed() -> None:
         training.model(torch.randn(2, 6))
 
 
+@BOTH
+def test_gradients_that_autograd_grad_gives_to_an_optimizer_are_judged(every: Any) -> None:
+    training = small()
+    parameters = list(training.model.parameters())
+
+    with Watcher(training.model, training.optimizer, every=every) as watcher:
+        for _ in range(12):
+            loss = nn.functional.cross_entropy(
+                training.model(torch.randn(16, 6)), torch.ones(16).long()
+            )
+            for parameter, gradient in zip(
+                parameters, torch.autograd.grad(loss, parameters), strict=True
+            ):
+                parameter.grad = gradient
+            training.optimizer.step()
+
+    trace = watcher.trace()
+    norms = at(trace, "gradient_norm", "0.weight")
+    assert watcher.report.verdict != "not-observed"
+    assert not [f for f in watcher.report.findings if f.severity.label == "error"]
+    assert norms[max(norms)] == pytest.approx([float(parameters[0].grad.norm())])
+    assert trace.of("update_to_weight_ratio").at("0.weight").training.last > 0
+
+
 def test_an_exception_before_the_first_backward_is_the_one_that_is_seen() -> None:
     training = small()
 

@@ -103,7 +103,8 @@ class Training:
 
     def scaled_later(self, number: int) -> None:
         if number < 80:
-            return self.plain(number)
+            self.plain(number)
+            return
         if number == 80:
             self.scaler = GradScaler("cpu", init_scale=8.0)
         self.optimizer.zero_grad()
