@@ -213,7 +213,10 @@ def _first_layer(trace: Trace, tensor: TensorFacts, scale: float) -> str | None:
         ratio = reading(trace, op, scale)
         if ratio is not None and 0.3 <= ratio <= 3:
             return op.module
-        if ratio is not None:
+        # Weights without a bias make nothing of zeros: an output that is something read another.
+        if ratio is not None or (
+            scale == 0 and trace.of("activation_rms").at(op.module or "").initial.median > 0
+        ):
             measured.add(op.module or "")
     plain = [m for m in trace.modules.values() if m.path not in measured]
     called = (m for m in plain if _called_on(trace, m, tensor))

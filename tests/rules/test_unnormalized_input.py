@@ -288,6 +288,9 @@ GIVEN = ModuleFacts(
         pytest.param(trace(-1.0, 0.003), Severity.WARNING, id="next-to-one-number"),
         pytest.param(trace(1.0, 0.02), None, id="exactly-at-the-limit"),
         pytest.param(trace(0.0, 0.0, modules=(GIVEN,)), Severity.WARNING, id="zeros"),
+        pytest.param(
+            trace(0.0, 0.0, reached=1.0, modules=(GIVEN,)), None, id="zeros-that-another-reads"
+        ),
         pytest.param(trace(1.0, 0.0), None, id="ones-of-a-graph-s-nodes"),
         pytest.param(
             trace(-1.0, 0.003, then=("batch_norm", "relu")), Severity.NOTE, id="normalized-behind"
