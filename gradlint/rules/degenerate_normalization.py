@@ -85,6 +85,9 @@ class DegenerateNormalization(Rule):
             before = trace.graph.inputs_of(op)
             if len(before) != 1 or op.in_loss or op.module in flagged:
                 continue
+            source = trace.modules.get(before[0].site)
+            if source is not None and not source.leaf:
+                continue  # a container's output is not this operation's
             seen = spread.at(before[0].site)
             if len(seen.steps) >= self.min_steps and set(seen.values) == {0.0}:
                 yield self.finding(

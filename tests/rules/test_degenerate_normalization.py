@@ -98,3 +98,15 @@ def test_what_is_said_of_the_shape_is_not_said_again_of_the_values() -> None:
     )
 
     assert len(list(DegenerateNormalization().check(trace))) == 1
+
+
+@pytest.mark.parametrize("leaf", [True, False], ids=["of-a-layer", "of-the-whole-model"])
+def test_the_output_of_a_container_is_no_input(leaf: bool) -> None:
+    """A model that returns its loss first has an output that does not vary."""
+    trace = trace_of(
+        CONSTANT,
+        operations=(LINEAR, NORMALIZED),
+        modules=(ModuleFacts("0", "Linear" if leaf else "Model", 0, leaf=leaf),),
+    )
+
+    assert bool(findings_of(DegenerateNormalization(), trace)) is leaf
