@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlint.finding import Source
+from gradlint.graph import Operation
 from gradlint.loop_facts import LoopFacts
 from gradlint.observation import Site
 
@@ -91,6 +92,8 @@ class TensorFacts:
     neighbors: float | None = None
     """Correlation of an entry of axis 0 with the next, where there are three axes or more: near
     0 for independent samples, near 1 for the frames of a film."""
+    quantiles: tuple[float, ...] = ()
+    """Entries at 2.5 %, 7.5 % … 97.5 % of all in their order; empty where they are not known."""
 
     @property
     def floating(self) -> bool:
@@ -110,7 +113,9 @@ class LossFacts:
     `kind` is one of "cross_entropy" (log-softmax and NLL), "nll", "bce",
     "bce_with_logits", "mse", "l1", "smooth_l1", "huber", "kl_div", "other".
     `row_sum_min/max` are over the class axis of the output: of the probabilities for a
-    softmax in front, of exp(output) for "nll" (1 proves log-probabilities).
+    softmax in front, of exp(output) for "nll" (1 proves log-probabilities). `operation` is
+    below zero where the loss stands in the graph of another step than the trace's; `before`
+    then holds what it judges, from the nearest layers to the loss itself.
     """
 
     kind: str
@@ -123,6 +128,7 @@ class LossFacts:
     row_sum_min: float | None = None
     row_sum_max: float | None = None
     step: int = 0
+    before: tuple[Operation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,10 @@ def _facts(facts: Facts, rename: Rename, moved: Callable[[Site], Site]) -> Facts
             loop = replace(loop, ranks=replace(loop.ranks, diverged=diverged))
     return replace(
         facts,
+        losses=tuple(
+            replace(seen, before=tuple(_operation(op, rename) for op in seen.before))
+            for seen in facts.losses
+        ),
         optimizer=optimizer,
         loop=loop,
         events=tuple(

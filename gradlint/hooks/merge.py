@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from gradlint.graph import Graph
+from gradlint.graph import Graph, Operation
 from gradlint.hooks.tensor_facts import merged
 from gradlint.trace import LossFacts, TensorFacts
+
+MAX_CHAIN = 64
+"""Operations between a loss and the nearest layers that are kept of another step's graph."""
 
 
 def merged_losses(found: list[LossFacts]) -> list[LossFacts]:
@@ -44,7 +47,13 @@ class Places:
 
     def placed(self, found: list[LossFacts], graph: Graph, first: Graph) -> list[LossFacts]:
         """Return the facts of losses in `graph`, their operations told as those of `first`."""
-        return [replace(facts, operation=self._place(facts, graph, first)) for facts in found]
+        return [self._placed(facts, graph, first) for facts in found]
+
+    def _placed(self, facts: LossFacts, graph: Graph, first: Graph) -> LossFacts:
+        place = self._place(facts, graph, first)
+        if place == facts.operation or facts.operation is None:
+            return facts
+        return replace(facts, operation=place, before=_chain(graph, facts.operation))
 
     def _place(self, facts: LossFacts, graph: Graph, first: Graph) -> int | None:
         if facts.operation is None or graph is first:
@@ -53,6 +62,20 @@ class Places:
         if here == there:
             return facts.operation
         return self._elsewhere.setdefault((facts.kind, here), -1 - len(self._elsewhere))
+
+
+def _chain(graph: Graph, number: int) -> tuple[Operation, ...]:
+    """Return a loss and the operations in front of it, up to the nearest layers."""
+    kept: dict[int, Operation] = {}
+    waiting = [number]
+    while waiting and len(kept) <= MAX_CHAIN:
+        op = graph.by_id.get(waiting.pop())
+        if op is None or op.id in kept:
+            continue
+        layer = bool(op.parameters)
+        kept[op.id] = replace(op, inputs=()) if layer else op
+        waiting += () if layer else op.inputs
+    return tuple(kept[i] for i in sorted(kept)) if len(kept) <= MAX_CHAIN else ()
 
 
 def _judged(graph: Graph, number: int) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 from gradlint.graph import SHAPES, Graph, Operation
@@ -99,12 +100,23 @@ def predictions(
     """Last operations in front of `loss`, looking past those for which `through` holds."""
     graph = trace.graph
     if _elsewhere(graph, loss):
-        return ()
+        return _predictions_elsewhere(loss, through)
     op = entry(graph, loss)
     if op is None:
         ends = tuple(graph.by_id[i] for i in sorted(graph.output_ids))
         return ends if len(ends) == 1 and not through(ends[0]) else ()
     return first_behind(graph, op, through)
+
+
+def _predictions_elsewhere(
+    loss: LossFacts, through: Callable[[Operation], bool]
+) -> tuple[Operation, ...]:
+    """Return the same of a loss in the graph of another step, of which its own part is kept."""
+    graph = Graph(loss.before)
+    if not loss.before or any(i not in graph.by_id for op in graph for i in op.inputs):
+        return ()
+    op = entry(graph, replace(loss, operation=loss.before[-1].id))
+    return () if op is None else first_behind(graph, op, through)
 
 
 def first_behind(

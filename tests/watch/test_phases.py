@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy, mse_loss, nll_loss
 
 from gradlint.report import Report
 from gradlint.trace import Trace
+from gradlint.trace_file import read_trace, write_trace
 from gradlint.watching import Watcher
 from tests.watch.ledger import BOTH
 from tests.watch.loops import unfailed
@@ -254,3 +256,33 @@ def test_another_fit_of_the_same_model_goes_on_with_its_loss(keep: bool, every: 
     assert trace.facts.loop is not None
     assert trace.facts.loop.streams == 1
     assert trace.of("loss").training.values == pytest.approx(losses)
+
+
+@BOTH
+@pytest.mark.parametrize("early", [True, False])
+def test_an_output_that_cannot_reach_the_targets_of_a_second_phase_is_named(
+    early: bool, every: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(14)
+    x, y = data()
+    trunk, head = nn.Sequential(nn.Linear(8, 16), nn.ReLU()), nn.Linear(16, 3)
+    last = nn.Sequential(nn.Linear(16, 1), nn.Sigmoid())
+    model = nn.ModuleDict({"trunk": trunk, "head": head, "last": last})
+    first = torch.optim.Adam(model.parameters(), 1e-2)
+    second = torch.optim.Adam(model.parameters(), 1e-2) if early else None
+    with Watcher(model, every=every) as watcher:
+        for _ in range(PHASE):
+            first.zero_grad()
+            cross_entropy(head(trunk(x)), y).backward()
+            first.step()
+        second = second or torch.optim.Adam(model.parameters(), 1e-2)
+        for _ in range(PHASE):
+            second.zero_grad()
+            mse_loss(last(trunk(x)), x[:, :1]).backward()
+            second.step()
+    unfailed(watcher)
+    named = {f.code: f for f in watcher.report.causes}
+    assert named["GL603"].module == "last.1"
+    write_trace(tmp_path / "run.jsonl", watcher.trace())
+    again = read_trace(tmp_path / "run.jsonl")
+    assert again.facts.losses == watcher.trace().facts.losses
