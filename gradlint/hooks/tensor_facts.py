@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradlint.trace import TensorFacts
 
 MAX_CHANNELS = 512
 MAX_UNIQUE = 1000
+QUANTILES = 20
 
 
 def named_tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
@@ -63,7 +64,8 @@ def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
         finite = values
     if finite.numel() == 0 or entries.numel() == 0:
         return TensorFacts(name, shape, dtype, non_finite=bad)
-    unique = torch.unique(entries).numel()
+    ordered = entries.sort().values
+    unique = 1 + round(number((ordered[1:] != ordered[:-1]).sum()))
     means, stds = _channels(values) if values.is_floating_point() and not bad else ((), ())
     return TensorFacts(
         name=name,
@@ -79,6 +81,7 @@ def tensor_facts(name: str, tensor: Tensor) -> TensorFacts:
         channel_means=means,
         channel_stds=stds,
         neighbors=None if bad else _neighbors(values),
+        quantiles=_quantiles(ordered),
     )
 
 
@@ -89,6 +92,15 @@ def number(scalar: Tensor) -> float:
     """
     value: float = scalar.reshape(1).tolist()[0]
     return value
+
+
+def _quantiles(ordered: Tensor) -> tuple[float, ...]:
+    """Return the entries in the middle of each of `QUANTILES` equal parts."""
+    if not ordered.is_floating_point():
+        return ()
+    count = ordered.numel()
+    places = [(2 * part + 1) * count // (2 * QUANTILES) for part in range(QUANTILES)]
+    return tuple(ordered[places].tolist())
 
 
 def _channels(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -138,6 +150,14 @@ def merged(facts: Iterable[tuple[TensorFacts, ...]]) -> tuple[TensorFacts, ...]:
                 whole=all(f.whole for f in same),
                 unique=max(f.unique for f in same),
                 neighbors=None if None in near else math.fsum(near) / count,
+                quantiles=_mean_of([f.quantiles for f in same]),
             )
         )
     return tuple(result)
+
+
+def _mean_of(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Return the mean of rows, place by place; nothing where one is missing."""
+    if len({len(row) for row in rows}) != 1:
+        return ()
+    return tuple(math.fsum(column) / len(rows) for column in zip(*rows, strict=True))

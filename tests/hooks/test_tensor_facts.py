@@ -188,3 +188,18 @@ def test_batches_are_compared_by_their_mean_and_only_where_all_were() -> None:
 
     assert alike(0.1, 0.3) == pytest.approx(0.2)
     assert alike(0.1, None) is None
+
+
+def test_quantiles_are_the_middles_of_twenty_parts() -> None:
+    facts = tensor_facts("target", torch.arange(200.0)[torch.randperm(200)])
+
+    assert facts.quantiles == tuple(float(5 + 10 * part) for part in range(20))
+    assert facts.unique == 200
+
+
+def test_quantiles_of_batches_are_averaged() -> None:
+    first, second = (tensor_facts("y", shift + torch.arange(20.0)) for shift in (0.0, 10.0))
+
+    (together,) = merged([(first,), (second,)])
+
+    assert together.quantiles == tuple(float(5 + part) for part in range(20))

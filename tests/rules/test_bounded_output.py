@@ -150,3 +150,21 @@ def test_an_output_that_tells_nothing_is_silent(output: TensorFacts | None) -> N
     trace = regression("linear", "relu", target=values(-2.5, 2.5), output=output)
 
     assert findings_of(BoundedOutput(), trace) == ()
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "flagged"),
+    [
+        pytest.param((-0.3, -0.1, 0.0, 0.1, 0.5, 1.2), False, id="noise-around-pixels"),
+        pytest.param((-1.5, -0.5, 0.0, 0.5, 1.0, 1.5), True, id="half-below-zero"),
+        pytest.param((-0.734, 0.0, 0.2, 0.4, 0.6, 0.8), False, id="just-below-the-limit"),
+        pytest.param((-0.736, 0.0, 0.2, 0.4, 0.6, 0.8), True, id="just-above-it"),
+        pytest.param((), True, id="not-known"),
+    ],
+)
+def test_what_a_bound_costs_is_what_counts(quantiles: tuple[float, ...], flagged: bool) -> None:
+    target = replace(values(-2.5, 2.5), quantiles=quantiles)
+
+    found = findings_of(BoundedOutput(), regression("linear", "relu", target=target))
+
+    assert bool(found) is flagged
