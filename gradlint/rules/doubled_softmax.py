@@ -15,6 +15,11 @@ from gradlint.trace import Trace
 
 _NAMES = {"softmax": "softmax", "sigmoid": "sigmoid", "log_softmax": "log_softmax"}
 _SQUASHING = ("softmax", "sigmoid")
+_LOSS = {
+    "bce_with_logits": "BCEWithLogits",
+    "logsigmoid": "the log-sigmoid of the loss",
+    "soft_margin": "SoftMarginLoss",
+}
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,9 @@ class DoubledSoftmax(Rule):
 
     ## What it does
     Reads the graph: flags a softmax or sigmoid whose result reaches a `log_softmax` on the
-    loss's side (cross-entropy), a `binary_cross_entropy_with_logits` or a second sigmoid in
-    front of `binary_cross_entropy` through changes of shape alone. A softmax written by hand
+    loss's side (cross-entropy), a `binary_cross_entropy_with_logits`, a `logsigmoid` or a
+    `SoftMarginLoss` of the loss's, or a second sigmoid in front of `binary_cross_entropy` through
+    changes of shape alone. A softmax written by hand
     is told by its values: all in 0…1, every row summing to 1. Log-softmax in front of
     cross-entropy is the same function twice: a note.
 
@@ -50,7 +56,8 @@ class DoubledSoftmax(Rule):
     ## When it is wrong
     A softmax with weights, a product, a sum or a temperature between it and the loss
     (attention, mixtures, logits scaled on purpose) is not meant, nor one over another axis
-    than the loss's, nor one that makes the targets: the rule says nothing of them.
+    than the loss's, nor one that makes the targets: the rule says nothing of them. Nor is the
+    log-sigmoid of a difference of two probabilities, which ranks.
 
     ## References
     - PyTorch documentation of `CrossEntropyLoss`: "the unnormalized logits for each class"
@@ -67,11 +74,12 @@ class DoubledSoftmax(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each softmax or sigmoid the loss repeats."""
         graph = trace.graph
-        found = False
+        found: set[int] = set()
         for op in graph:
             for before in self._fed_by(graph, op):
-                found = True
-                yield self._finding(trace, before, op)
+                if before.id not in found:
+                    found.add(before.id)
+                    yield self._finding(trace, before, op)
         if not found:
             yield from self._by_value(trace)
 
@@ -88,8 +96,11 @@ class DoubledSoftmax(Rule):
                     same = before.kind == "sigmoid" or _same_axis(before, op)
                     if before.kind in _NAMES and same:
                         yield before
-        elif op.kind == "bce_with_logits":
+        elif op.kind == "bce_with_logits" or op.name.startswith("SoftMarginLoss"):
             yield from (o for o in first_behind(graph, op) if o.kind in _SQUASHING)
+        elif op.kind == "logsigmoid" and op.in_loss:
+            before = first_behind(graph, op, _same_or_negated)
+            yield from (o for o in before if o.kind in _SQUASHING)
         elif op.kind == "bce":
             for last in first_behind(graph, op):
                 if last.kind == "sigmoid":
@@ -108,7 +119,7 @@ class DoubledSoftmax(Rule):
                 evidence={"activation": name, "loss": "cross_entropy"},
             )
         if op.kind != "log_softmax":
-            loss = "BCEWithLogits" if op.kind == "bce_with_logits" else "a second sigmoid"
+            loss = _LOSS.get(op.kind, "a second sigmoid")
             return self.finding(
                 before.module,
                 f"{name} feeds {loss}, which squashes again: from values in 0…1 it makes "
@@ -162,6 +173,11 @@ class DoubledSoftmax(Rule):
 def _axis(op: Operation) -> int:
     dim = int(op.attributes.get("dim", -1))
     return dim if dim < len(op.shape) else -1
+
+
+def _same_or_negated(op: Operation) -> bool:
+    """Whether `op` moves entries, or turns their sign: σ(−x) is the other class's 1 − σ(x)."""
+    return op.kind == "neg" or (is_shape(op) and op.kind != "mask")
 
 
 def _same_axis(before: Operation, op: Operation) -> bool:

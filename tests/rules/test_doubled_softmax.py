@@ -36,6 +36,7 @@ def ops(*steps: tuple[str, dict[str, object]]) -> tuple[Operation, ...]:
 
 LINEAR = ("linear", {})
 LOG_SOFTMAX = ("log_softmax", {"dim": 1, "loss": True})
+LOGSIGMOID = ("logsigmoid", {"loss": True})
 NLL = ("nll", {"loss": True, "shape": ()})
 
 
@@ -61,6 +62,8 @@ def judged(*steps: tuple[str, dict[str, object]]) -> list[tuple[Severity, str | 
             "1",
             id="two-sigmoids",
         ),
+        pytest.param([LINEAR, ("sigmoid", {}), ("view", {}), LOGSIGMOID], "1", id="logsigmoid"),
+        pytest.param([LINEAR, ("sigmoid", {}), ("neg", {}), LOGSIGMOID], "1", id="of-the-other"),
     ],
 )
 def test_an_activation_the_loss_repeats_is_an_error(steps, expected) -> None:
@@ -83,6 +86,16 @@ def test_an_activation_the_loss_repeats_is_an_error(steps, expected) -> None:
             [LINEAR, ("softmax", {"dim": 1}), ("log", {}), LOG_SOFTMAX, NLL], id="its-logarithm"
         ),
         pytest.param([LINEAR, ("softmax", {"dim": 0}), LOG_SOFTMAX, NLL], id="over-the-other-axis"),
+        pytest.param([LINEAR, LOGSIGMOID], id="logsigmoid-of-logits"),
+        pytest.param([LINEAR, ("sigmoid", {}), ("logsigmoid", {})], id="a-gate-of-the-model"),
+        pytest.param(
+            [LINEAR, ("sigmoid", {}), ("sub", {"loss": True}), LOGSIGMOID],
+            id="ranked-by-difference",
+        ),
+        pytest.param(
+            [LINEAR, ("sigmoid", {}), ("mask", {"loss": True}), LOGSIGMOID], id="times-data"
+        ),
+        pytest.param([LINEAR, ("tanh", {}), LOGSIGMOID], id="logsigmoid-of-something-else"),
         pytest.param([], id="nothing"),
     ],
 )
@@ -104,6 +117,29 @@ def test_a_softmax_behind_a_transposition_is_matched_by_the_length_of_its_axis()
 
     assert judged(LINEAR, softmax, turned, loss, NLL) == [(Severity.ERROR, "1")]
     assert judged(LINEAR, other, turned, loss, NLL) == []
+
+
+def test_a_sigmoid_that_two_logarithms_read_is_said_once() -> None:
+    losses = (("logsigmoid", 1, 2), ("neg", 1, 3), ("logsigmoid", 3, 4))
+    read = [Operation(i, k, k, None, (before,), in_loss=True) for k, before, i in losses]
+    model = ops(LINEAR, ("sigmoid", {}))
+
+    (found,) = findings_of(DoubledSoftmax(), trace_of(operations=(*model, *read)))
+
+    assert found.message.startswith("sigmoid feeds the log-sigmoid of the loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "flagged"),
+    [("SoftMarginLossBackward0", True), ("MultiMarginLossBackward0", False)],
+)
+def test_a_logistic_loss_of_torch_squashes_and_a_hinge_does_not(name: str, flagged: bool) -> None:
+    loss = Operation(2, "soft_margin", name, None, (1,), in_loss=True)
+    model = ops(LINEAR, ("sigmoid", {}))
+
+    found = findings_of(DoubledSoftmax(), trace_of(operations=(*model, loss)))
+
+    assert bool(found) is flagged
 
 
 def test_a_softmax_that_makes_the_targets_is_silent() -> None:
