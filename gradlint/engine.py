@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -18,15 +17,16 @@ from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
 from gradlint.hooks.manager import HookManager
+from gradlint.hooks.modules import ModuleReader
 from gradlint.hooks.operations import MAX_CALLS, OperationReader, readable
 from gradlint.hooks.parameters import ParameterReader
 from gradlint.hooks.ranks import class_of, is_distributed
-from gradlint.hooks.sites import is_lazy, module_facts, parameter_facts
+from gradlint.hooks.sites import is_lazy, parameter_facts
 from gradlint.hooks.tensor_facts import named_tensors
-from gradlint.hooks.weak import WeakMap, joined
+from gradlint.hooks.weak import WeakMap
 from gradlint.metrics import Metric, Tap, all_metrics, metrics_at
 from gradlint.readout import Unread, flows_of, read_together
-from gradlint.trace import MODEL, Event, Facts, Flow, ModuleFacts, Observation, Site, Trace
+from gradlint.trace import MODEL, Event, Facts, Flow, Observation, Site, Trace
 
 MAX_EARLIER = 4096
 """Calls of the step before that are kept where its operations may be read again."""
@@ -48,13 +48,10 @@ class Observer:
     ) -> None:
         self.roots: WeakMap[nn.Module] = WeakMap()
         """Models by their labels; "" where there is only one."""
-        self.modules: WeakMap[nn.Module] = WeakMap()
-        self.facts_of_modules: dict[str, ModuleFacts] = {}
-        self.depths: dict[str, int] = {}
-        self._order: dict[str, int] = {}
-        """As `depths`, but of whole forwards, once there was one: a model may be met within its
-        first, whose earlier layers were not seen."""
-        self._whole: set[str] = set()
+        self._module_reader = ModuleReader(self.roots)
+        self.modules = self._module_reader.modules
+        self.facts_of_modules = self._module_reader.facts
+        self.depths = self._module_reader.depths
         self.weights = ParameterReader(self.modules, self._put, self.depths)
         self.operations = OperationReader(self._put, self.depths, self.facts_of_modules)
         self.facts_of_parameters = self.weights.facts
@@ -72,8 +69,6 @@ class Observer:
         self.calls = Calls()
         self.outputs: Any = None
         self.captured: CapturedGraph | None = None
-        self._model_inputs: list[tuple[weakref.ref[Tensor], int | None]] = []
-        """The tensors that the model was called on, and how often they had been written to."""
         self._step = 0
         self._pending: list[tuple[str, Site, int, Tensor]] = []
         self._measured = 0, 0
@@ -85,9 +80,6 @@ class Observer:
         self.failed: Callable[[Exception], None] | None = None
         """Told of our own mistakes inside a backward; where there is none they are raised."""
         self._handles: list[RemovableHandle] = []
-        self._split = False
-        """Whether parameters are distributed: whole ones stand in for them in a forward."""
-        self._stand_ins: dict[int, str] = {}
         self._stack = ExitStack()
         self._given = model
         if model is not None:
@@ -108,26 +100,15 @@ class Observer:
         It is not kept alive; one given to the constructor is.
         """
         self.roots[label] = model
-        known = self.facts_of_modules
-        found = module_facts(model, sources, label)
-        known.update({p: facts for p, facts in found.items() if p not in known})
-        for path, module in model.named_modules():
-            self.modules[joined(label, path)] = module
+        self._module_reader.admit(model, label, sources)
         self.weights.admit(model, optimizer, label)
         self._lazy = [path for path, p in self.parameters.items() if is_lazy(p)]
-        self._split = any(is_distributed(p) for p in self.parameters.values())
+        self._module_reader.split = any(is_distributed(p) for p in self.parameters.values())
 
     @property
     def is_split(self) -> bool:
         """Whether parameters are distributed: whole ones stand in for them in a forward."""
-        return self._split
-
-    def _note_stand_ins(self, path: str, module: nn.Module) -> None:
-        """Note the whole parameters that a module runs with instead of its parts."""
-        for name, parameter in module._parameters.items():
-            own = joined(path, name)
-            if own in self.facts_of_parameters and self.parameters.get(own) is not parameter:
-                self._stand_ins[id(parameter)] = own
+        return self._module_reader.split
 
     @property
     def model(self) -> nn.Module:
@@ -183,7 +164,7 @@ class Observer:
         self.calls = Calls()
         self.calls.finished += earlier[-MAX_EARLIER:]
         self.outputs = None
-        self._stand_ins = {}
+        self._module_reader.stand_ins = {}
         self.last_gains = Gains()
 
     @contextmanager
@@ -200,65 +181,20 @@ class Observer:
     def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
         """Note that a module starts, and on what (called by its hook)."""
         self.calls.enter(path)
-        facts = self.facts_of_modules.get(path)
-        if facts is None:
-            return
-        if self._split or class_of(module) is not type(module):  # split after we came
-            self._split = True
-            self._note_stand_ins(path, module)
-        if self.calls.counts[path] > 1:
-            if module.training and not facts.training:  # evaluated first, then trained
-                self.facts_of_modules[path] = replace(facts, training=True)
-            return
-        # Noted before the module runs: a batch too small for it is a fact it dies of.
-        given = [t for _, t in named_tensors(inputs, "input")]
-        shape = tuple(given[0].shape) if given else None
-        if path in self.roots:
-            self._begins_whole(path)
-            self._model_inputs = [(weakref.ref(t), _version(t)) for t in given]
-        raw = bool(given) and self._is_given(given[0])
-        self.facts_of_modules[path] = replace(
-            facts, training=module.training, input_shape=shape, input_given=raw
-        )
-
-    def _begins_whole(self, root: str) -> None:
-        """Count the order of calls anew at the first forward of a model that is seen whole."""
-        if root in self._whole:
-            return
-        self._whole.add(root)
-        inside = f"{root}." if root else ""
-        self._order = {p: n for p, n in self._order.items() if not p.startswith(inside)}
-
-    def _is_given(self, tensor: Tensor) -> bool:
-        """Whether it is what the model was called on, or all of it in another shape, as it was."""
-        for ref, version in self._model_inputs:
-            known = ref()
-            if known is None or known.numel() != tensor.numel() or _version(known) != version:
-                continue
-            if known is tensor or _whole(known) is _whole(tensor):
-                return True
-        return False
+        again = self.calls.counts[path] > 1
+        self._module_reader.enter(path, module, inputs, again=again, parameters=self.weights)
 
     def leave(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Measure what a module returned (called by its hook)."""
         call = self.calls.leave(path)
-        depth = self.depths.setdefault(path, len(self.depths))
-        order = self._order.setdefault(path, len(self._order))
+        depth, order = self._module_reader.left(path)
         if path in self.roots:
             self.outputs = output
         if not self._reading:
             return
         tensors = [t for _, t in named_tensors(output, "output") if readable(t)]
-        facts = self.facts_of_modules.get(path)
-        if facts is not None and call == 0:
-            self.facts_of_modules[path] = replace(
-                facts,
-                depth=order,
-                calls=self.calls.of_forward[path],
-                output_shape=tuple(tensors[0].shape) if tensors else None,
-            )
-        elif facts is not None:
-            self.facts_of_modules[path] = replace(facts, calls=self.calls.of_forward[path])
+        calls = self.calls.of_forward[path]
+        self._module_reader.returned(path, tensors, order=order, calls=calls, first=call == 0)
         if not tensors or call >= MAX_CALLS or not self._detailed:
             return
         site = Site(path, class_of(module).__name__, depth, path)
@@ -317,16 +253,7 @@ class Observer:
             self.facts_of_parameters[path] = replace(
                 known, shape=found.shape, fan_in=found.fan_in, fan_out=found.fan_out
             )
-        modules = {
-            path: facts
-            for label, model in self.roots.items()
-            for path, facts in module_facts(model, label=label).items()
-        }
-        for path in {self.facts_of_parameters[p].module for p in self._lazy}:
-            kind, options = modules[path].kind, modules[path].options
-            self.facts_of_modules[path] = replace(
-                self.facts_of_modules[path], kind=kind, options=options
-            )
+        self._module_reader.complete({self.facts_of_parameters[p].module for p in self._lazy})
         self._lazy = [path for path in self._lazy if is_lazy(self.parameters[path])]
 
     def site_of(self, op: Operation) -> Site:
@@ -349,7 +276,7 @@ class Observer:
 
     def read_graph(self, loss: Tensor) -> CapturedGraph:
         """Return the graph behind `loss`, and change nothing."""
-        names = self._stand_ins | {id(p): path for path, p in self.parameters.items()}
+        names = self._module_reader.stand_ins | {id(p): path for path, p in self.parameters.items()}
         return capture(loss, self.calls, self.modules, names)
 
     def forget_graph(self) -> None:
@@ -458,13 +385,3 @@ class Observer:
             graph=self.graph,
             facts=replace(facts, events=(*facts.events, *self.events), flows=tuple(self.flows)),
         )
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Return how often a tensor was written to; inference tensors do not count."""
-    return None if tensor.is_inference() else tensor._version
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return the tensor of which this one is a view, or itself."""
-    return tensor if tensor._base is None else tensor._base

@@ -24,8 +24,9 @@ class UpdateTooLarge(Rule):
     ## What it does
     Takes the true update-to-weight ratio ‖ΔW‖ / ‖W‖ of every weight matrix. Flags those whose
     median over at least `min_steps` steps from `first_step` on, counted from its own first one,
-    is above `max_ratio`, `max_falling_ratio` where the loss falls, unless the loss of its steps halved or, in a loop of several models,
-    its steps are less than `min_share` of the loop's. Flags, too, a run in which half of the
+    is above `max_ratio`, or `max_falling_ratio` where the loss falls, unless the loss of its
+    steps halved or, in a loop of several models, its steps are less than `min_share` of the
+    loop's. Flags, too, a run in which half of the
     matrices were changed by more than their own size in one of the steps before, if the loss
     then did not fall or went above `max_rise` times its first value on the way, or the script
     raised. It is an error where the loss stayed above `min_progress` of its first value, a
