@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import Operation
+from gradlint.graph import SHAPES, Operation
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, TensorFacts, Trace
 
@@ -41,7 +41,8 @@ class BatchLeakage(Rule):
     change by more than `max_leak` of their size, and which does not return the same outputs
     in the turned order: rows are taken apart and put together wrongly. Warns of a model that
     does, where a `MultiheadAttention` without `batch_first` is given the batch on axis 0:
-    it attends over the samples instead of over the positions of each. It warns, also in a
+    it attends over the samples instead of over the positions of each, and where features are
+    divided by their norm over the batch. It warns, also in a
     watched loop, where no sample is replaced, of recurrent layers and attention without
     `batch_first` that are given the batch on axis 0, unless floating inputs follow on from each
     other there: frames of a film correlate with the next by more than `max_alike`.
@@ -89,11 +90,11 @@ class BatchLeakage(Rule):
 
     ## When it is wrong
     Samples may be compared on purpose: what does not depend on their order (statistics of
-    the batch, attention over samples that is written as such) is silent. So are models in
-    which axis 0 is not proven to count samples by one target each (time first, nodes of a
-    graph), those that hand all rows to a layer as one sequence (frames of a video, sentences
-    of a text) or loop over them, scores of all pairs, gathers and scatters, experts with a
-    capacity, and training steps written by the user.
+    the batch, attention over samples that is written as such) is silent, but for that norm. So
+    are models in which axis 0 is not proven to count samples by one target each (time first,
+    nodes of a graph), those that hand all rows to a layer as one sequence (frames of a video,
+    sentences of a text) or loop over them, scores of all pairs, gathers and scatters, experts
+    with a capacity, and training steps written by the user.
 
     ## References
     - Karpathy (2019), "A recipe for training neural networks": use backprop to chart
@@ -136,6 +137,7 @@ class BatchLeakage(Rule):
             return
         if order <= self.max_leak:
             yield from self._over_samples(trace, rows, module, leak)
+            yield from self._by_the_batch(trace, rows, leak)
             return
         if any(m.kind in _TIME_FIRST and m.calls for m in trace.modules.values()):
             along = list(self._along_the_batch(trace, leak))
@@ -176,6 +178,29 @@ class BatchLeakage(Rule):
             help="Construct the attention, or its transformer layer, with batch_first=True.",
             evidence={"leak": leak, "limit": self.max_leak},
         )
+
+    def _by_the_batch(self, trace: Trace, rows: int, leak: float) -> Iterator[Finding]:
+        """Yield a finding if features are divided by a norm that is taken over the samples."""
+        graph = trace.graph
+        for op in graph.of_kind("linalg_vector_norm", "norm"):
+            (source,) = graph.inputs_of(op) if len(op.inputs) == 1 else (op,)
+            over = op.attributes.get("dims", (op.attributes.get("dim"),))
+            if op.in_loss or over != (0,) or source.shape[:1] != (rows,) or len(source.shape) < 2:
+                continue
+            behind = graph.ahead(op, lambda o: o.kind in SHAPES | {"clamp", "shift"})
+            if not any(o.kind == "div" and source.id in o.inputs for o in behind):
+                continue
+            yield self.finding(
+                op.module,
+                f"features are divided by their norm over the {rows} samples of the batch: "
+                f"replacing one changes the outputs of the others by {leak:.2g} of their size",
+                trace=trace,
+                severity=Severity.WARNING,
+                source=op.source,
+                help="Take the norm over the features: F.normalize(x, dim=-1).",
+                evidence={"leak": leak, "limit": self.max_leak},
+            )
+            return
 
     def _along_the_batch(self, trace: Trace, leak: float | None = None) -> Iterator[Finding]:
         """Yield a finding if all layers that look along an axis look along the samples."""

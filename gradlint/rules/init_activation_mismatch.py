@@ -34,10 +34,11 @@ class InitActivationMismatch(Rule):
     gain that keeps the signal's size through the activation behind it: √2 for ReLU
     (√(2/(1+slope²)) for LeakyReLU), 1 to 5/3 for tanh, 1 for SELU and for no activation.
     Multiplies the quotients over each un-normalized chain of at least `min_layers` weight
-    layers, the output layer and the most extreme layer left out. A note if the product
-    leaves `limit` … 1/`limit`; a warning if the measured activations leave it, too, or the
-    product leaves the square of that range. Where bounded activations saturate (a share above
-    `max_saturated`) two layers and a product of `max_saturating` are enough for a warning.
+    layers, the output layer (unless the signal grows up to it and in it) and the most extreme
+    layer left out. A note if the product leaves `limit` … 1/`limit`; a warning if the measured
+    activations leave it, too, or the product leaves the square of that range. Where bounded
+    activations saturate (a share above `max_saturated`) two layers and a product of
+    `max_saturating` are enough for a warning.
 
     ## Why is this bad?
     A factor of 0.41 a layer (torch's default for `Linear` in front of ReLU) is harmless once
@@ -102,25 +103,39 @@ class InitActivationMismatch(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each chain whose gains compound."""
-        asked = -math.log10(self.limit)
         for chain in chains(trace.graph):
             if len(chain) < 3:
                 break
             body = chain if chain[-1].activation is not None else chain[:-1]
-            layers = [layer for link in body if (layer := gain_of(trace, link)) is not None]
-            product = sum(layer.decades for layer in layers)
-            sign = math.copysign(1, product)
-            off = [layer for layer in layers if sign * layer.decades > 0.1]
-            flat = self._saturated(trace, body) if sign > 0 else None
-            if len(off) < (2 if flat else self.min_layers) or 4 * len(off) < 3 * len(layers):
-                continue
-            spared = sign * product - max(sign * layer.decades for layer in layers)
-            measured = math.inf if flat else _measured(trace, body, growing=sign > 0)
-            # Weights rescaled at run time have another gain than is written in them.
-            denied = sign > 0 and not flat and (flat is not None or measured < 1)
-            if spared > (math.log10(self.max_saturating) if flat else asked) and not denied:
-                severe = measured > asked or spared > 2 * asked
-                yield self._found(trace, off, product, len(layers), flat, severe=severe)
+            found = self._judge(trace, body)
+            if found is None and body is not chain:
+                # An output layer may start as small as it likes, but not this large.
+                found = self._judge(trace, chain, growing=True)
+            if found is not None:
+                yield found
+
+    def _judge(
+        self, trace: Trace, body: Sequence[Link], *, growing: bool = False
+    ) -> Finding | None:
+        """Return what is to be said of a chain; of its growth alone, if `growing`."""
+        asked = -math.log10(self.limit)
+        layers = [layer for link in body if (layer := gain_of(trace, link)) is not None]
+        product = sum(layer.decades for layer in layers)
+        sign = math.copysign(1, product)
+        off = [layer for layer in layers if sign * layer.decades > 0.1]
+        flat = self._saturated(trace, body) if sign > 0 else None
+        if growing and (sign < 0 or flat is not None):
+            return None
+        if len(off) < (2 if flat else self.min_layers) or 4 * len(off) < 3 * len(layers):
+            return None
+        spared = sign * product - max(sign * layer.decades for layer in layers)
+        measured = math.inf if flat else _measured(trace, body, growing=sign > 0)
+        # Weights rescaled at run time have another gain than is written in them.
+        denied = sign > 0 and not flat and (flat is not None or measured < 1)
+        if spared > (math.log10(self.max_saturating) if flat else asked) and not denied:
+            severe = measured > asked or spared > 2 * asked
+            return self._found(trace, off, product, len(layers), flat, severe=severe)
+        return None
 
     def _saturated(self, trace: Trace, chain: Sequence[Link]) -> float | None:
         """Return the saturated share of bounded activations: 0 if harmless, None without any."""

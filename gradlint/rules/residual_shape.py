@@ -9,10 +9,15 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import ACTIVATIONS, NORMALIZATIONS, SHAPES, WEIGHTED, Graph, Operation
+from gradlint.rules._chains import weight_of
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
 _BRANCH = ACTIVATIONS | NORMALIZATIONS | SHAPES | {"parameter_add", "parameter_mul", "scale"}
+_SEVERAL = 2
+"""Convolutions of which one alone may gather all positions on purpose."""
+
+_PAD = 'Pad the branch\'s convolutions (padding="same"), or cut the trunk to its length.'
 _UNSQUEEZING = frozenset({"squeeze", "view", "expand", "index", "slice", "transpose"})
 
 
@@ -24,7 +29,8 @@ class ResidualShape(Rule):
     Looks at every addition of two signals of different shapes: an error where it makes a
     table larger than both ((N, 1) + (N) gives (N, N)) without an axis put in on purpose, and
     where a branch whose last layer has one feature is added to the signal it was computed
-    from, so that all features get the same number.
+    from, so that all features get the same number. A warning where the branch is nothing but
+    two or more unpadded convolutions that shrink an axis to one position, step by step.
 
     ## Why is this bad?
     Torch stretches axes of size 1 without a word. The sum is not the residual that was meant:
@@ -60,9 +66,10 @@ class ResidualShape(Rule):
 
     ## When it is wrong
     Healthy additions broadcast over positions (squeeze-and-excitation, global context: one
-    vector for all pixels), over the batch (position embeddings), between siblings (value plus
-    advantages in dueling networks) or between axes put in with `unsqueeze` (additive
-    attention, pair representations): the rule says nothing of them.
+    vector for all pixels, from a pooling or a single convolution), over the batch (position
+    embeddings), between siblings (value plus advantages in dueling networks) or between axes
+    put in with `unsqueeze` (additive attention, pair representations): the rule says nothing of
+    them.
 
     ## References
     - Reference [0], "Common pitfalls", 6: branch and trunk of different sizes
@@ -87,7 +94,8 @@ class ResidualShape(Rule):
             first, second = graph.inputs_of(op)
             if not first.shape or not second.shape or not op.shape:
                 continue
-            why = (
+            shrunk = _shrunk(trace, first, second) or _shrunk(trace, second, first)
+            why = shrunk or (
                 _table(graph, op, first, second)
                 or _one_feature(graph, op, first, second)
                 or _samples_as_features(graph, first, second)
@@ -97,6 +105,8 @@ class ResidualShape(Rule):
                     op.module,
                     f"{first.shape} + {second.shape} gives {op.shape}: {why}",
                     trace=trace,
+                    severity=Severity.WARNING if shrunk else self.severity,
+                    help=_PAD if shrunk else self.help,
                     source=op.source,
                     evidence={
                         "shapes": [list(first.shape), list(second.shape)],
@@ -170,6 +180,34 @@ def _one_feature(graph: Graph, op: Operation, first: Operation, second: Operatio
         if branch.shape[axis] == last[0].shape[axis] == 1 < trunk.shape[axis]:
             return f"one feature of {last[0].module or 'the branch'} is added to all"
     return None
+
+
+def _shrunk(trace: Trace, trunk: Operation, branch: Operation) -> str | None:
+    """Say why a branch that lost its positions is at fault; None where they were pooled.
+
+    Each of its convolutions takes a kernel's size less one off the axis, as those do that lack
+    their padding, and no kernel is as long as the trunk.
+    """
+    if len(trunk.shape) != len(branch.shape):
+        return None
+    pairs = zip(trunk.shape, branch.shape, strict=True)
+    lost = [axis for axis, (whole, left) in enumerate(pairs) if left == 1 < whole]
+    op, convolutions = branch, 0
+    while op.id != trunk.id:
+        if len(op.inputs) != 1 or op.kind not in _BRANCH - SHAPES | {"conv", "dropout"}:
+            return None
+        before = trace.graph.by_id[op.inputs[0]]
+        if op.kind == "conv":
+            kernel = trace.parameters[path].shape if (path := weight_of(trace, op)) else ()
+            for axis in lost:
+                taken = before.shape[axis] - op.shape[axis]
+                if len(kernel) != len(op.shape) or not 0 < taken == kernel[axis] - 1:
+                    return None
+            convolutions += 1
+        op = before
+    if not lost or convolutions < _SEVERAL:
+        return None
+    return f"{convolutions} convolutions without padding leave one position, added to all"
 
 
 def _samples_as_features(graph: Graph, first: Operation, second: Operation) -> str | None:

@@ -24,8 +24,8 @@ class StaleBatchStatistics(Rule):
     statistics began with is taken off first, since forty steps are not the training; but
     where the momentum is below `min_momentum` they never get away from there, and
     `max_gap_unmoved` holds. In a watched loop nothing is taken off; `min_steps` steps are
-    needed, and the `min_observations` last looks of its last three quarters all have to be
-    beyond the limit.
+    needed unless the momentum is that small, and the `min_observations` last looks of its last
+    three quarters all have to be beyond the limit.
 
     ## Why is this bad?
     Training normalizes with the batch, evaluation with the running statistics. Where they
@@ -110,7 +110,7 @@ class StaleBatchStatistics(Rule):
     def _watched(self, trace: Trace) -> Iterator[Finding]:
         """Yield what the end of a watched loop shows."""
         loop = trace.facts.loop
-        if loop is None or loop.steps < self.min_steps or loop.ended or loop.streams > 1:
+        if loop is None or loop.ended or loop.streams > 1:
             return
         late = trace.of("batch_statistics_gap").since(loop.steps // 4 + 1)
         for site in late.sites:
@@ -122,6 +122,8 @@ class StaleBatchStatistics(Rule):
             if len(values) < self.min_observations or not isinstance(momentum, (int, float)):
                 continue
             unmoved = momentum < self.min_momentum
+            if loop.steps < self.min_steps and not unmoved:
+                continue
             gap = min(values)
             limit = self.max_gap_unmoved if unmoved else self.max_gap
             if gap > max(limit, _error(_samples(facts))):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import WEIGHTED, Operation
+from gradlint.graph import STRUCTURAL, WEIGHTED, Operation
 from gradlint.rules._chains import initial_value, weight_of, why_not_initial
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
@@ -23,7 +23,9 @@ class SymmetricUnits(Rule):
     last step. A weight without any gradient is judged after training only. Output layers are
     left out: the units of classes that no batch holds do get equal gradients. Also flags
     the weights of a model in which every weight layer starts at a constant, even where
-    random biases tell the units apart.
+    random biases tell the units apart; and two tables or layers that multiply each other, both
+    zero and without any gradient at step 0 and at `min_steps` training steps or more: each
+    one's gradient is the other.
 
     ## Why is this bad?
     Equal units get equal updates, so they stay equal: a layer of 100 such units computes
@@ -53,8 +55,9 @@ class SymmetricUnits(Rule):
     Zero-initialized heads, last layers of residual branches, gates and LoRA's B start equal
     and have different gradients, at step 0 or as soon as what follows them has moved: they
     are silent. Networks widened by copying units start symmetric on purpose; dropout or
-    noise breaks that symmetry. Embedding tables and parameters that no linear layer,
-    convolution or recurrent layer multiplies by are not judged.
+    noise breaks that symmetry. Embedding tables (but for two zero ones that multiply each
+    other) and parameters that no linear layer, convolution or recurrent layer multiplies by
+    are not judged.
 
     ## References
     - [2] section 2.4: zeros make all units learn the same; [4] problem 7.15
@@ -69,7 +72,7 @@ class SymmetricUnits(Rule):
     code: ClassVar = "GL102"
     name: ClassVar = "symmetric-units"
     severity: ClassVar = Severity.ERROR
-    metrics: ClassVar = ("symmetric_share",)
+    metrics: ClassVar = ("symmetric_share", "gradient_norm", "weight_abs_max")
     stage: ClassVar = Stage.INITIALIZATION
     help: ClassVar = (
         "Draw the weights at random (nn.init.kaiming_normal_, nn.init.xavier_normal_); "
@@ -77,6 +80,7 @@ class SymmetricUnits(Rule):
     )
 
     max_share: float = 0.5
+    min_steps: int = 3
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why there is no initialization to judge, or None."""
@@ -86,6 +90,47 @@ class SymmetricUnits(Rule):
         """Yield a finding for each weight whose units are copies of each other."""
         found = list(self._copies(trace))
         yield from found or self._constants(trace)
+        yield from self._factors(trace, {f.parameter or "" for f in found})
+
+    def _factors(self, trace: Trace, told: set[str]) -> Iterator[Finding]:
+        """Yield a finding for each product of two factors that are zero and stay so."""
+        for op in trace.graph.of_kind("mul", "matmul"):
+            if len(set(op.inputs)) != 2:
+                continue
+            first, second = (self._stuck(trace, side) for side in trace.graph.inputs_of(op))
+            if not first or not second or set(first) & set(second) or told & {*first, *second}:
+                continue
+            told |= {*first, *second}
+            last = max(trace.of("gradient_norm").at(first[0]).steps)
+            facts = trace.parameters[first[0]]
+            yield self.finding(
+                facts.module,
+                f"{first[0]} and {second[0]} multiply each other and are both zero: each one's "
+                f"gradient is the other, zero from step 0 to step {last}",
+                trace=trace,
+                parameter=first[0],
+                step=0,
+                help="Draw one of the two at random (nn.init.normal_ with a small std).",
+                evidence={"share": 1.0, "limit": self.max_share, "constant": True},
+            )
+
+    def _stuck(self, trace: Trace, op: Operation) -> list[str]:
+        """Return the parameters that make `op` zero: all zero, and never with a gradient."""
+        if op.kind in STRUCTURAL - {"embedding"}:
+            sides = [self._stuck(trace, before) for before in trace.graph.inputs_of(op)]
+            return [path for side in sides for path in side] if all(sides) else []
+        if op.kind not in WEIGHTED | {"embedding"} or op.kind == "rnn":
+            return []
+        return list(op.parameters) if all(self._stands(trace, p) for p in op.parameters) else []
+
+    def _stands(self, trace: Trace, path: str) -> bool:
+        facts = trace.parameters.get(path)
+        norms = trace.of("gradient_norm").at(path)
+        if facts is None or not facts.requires_grad or facts.in_optimizer is False:
+            return False
+        if initial_value(trace, "weight_abs_max", path) != 0 or any(norms.values):
+            return False
+        return len(norms.initial) > 0 and len(norms.training) >= self.min_steps
 
     def _constants(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each weight of a model whose weights are all constants."""

@@ -105,7 +105,9 @@ class TrainEvalGap(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each line that acts as in training."""
-        seen = trace.facts.probes["evaluation-mode"]
+        seen = trace.facts.probes.get("evaluation-mode")
+        if seen is None:
+            return
         change = float(seen["change"])
         for call in seen["calls"]:
             if call["why"] == "statistics":

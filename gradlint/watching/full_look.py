@@ -32,6 +32,9 @@ MAX_FORWARDS = 256
 SETTLED = 50
 """Steps after which running statistics have followed the batches' (momentum 0.1: 0.9^50)."""
 
+FOLLOWS = 1e-4
+"""Momentum below which running statistics do not follow at all."""
+
 
 class FullLook:
     """Hooks on every module, and on the graph of the first backward.
@@ -88,7 +91,9 @@ class FullLook:
                 return
             self.loop.data.begin(inputs)
         observer.enter(path, module, inputs)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and self.number > SETTLED:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            self.number > SETTLED or (module.momentum is not None and module.momentum < FOLLOWS)
+        ):
             self._measure_gap(path, module, inputs)
 
     def _measure_gap(self, path: str, module: nn.modules.batchnorm._BatchNorm, inputs: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph import Operation
+from gradlint.graph import Graph, Operation
 from gradlint.rules.batch_leakage import BatchLeakage
 from gradlint.testing import chain, findings_of, trace_of
 from gradlint.trace import LoopFacts, ModuleFacts, TensorFacts, Trace
@@ -319,3 +319,73 @@ def test_a_leak_beside_a_recurrent_layer_that_is_well_is_told() -> None:
     (found,) = findings_of(BatchLeakage(), trace(modules=(layer,)))
 
     assert found.severity is Severity.ERROR
+
+
+def normalized(
+    *,
+    dims: tuple[int, ...] = (0,),
+    kind: str = "linalg_vector_norm",
+    shape: tuple[int, ...] = (32, 16),
+    divided: str = "div",
+    what: int = 0,
+    in_loss: bool = False,
+    leak: float = 0.3,
+    order: float = 0.0,
+    sources: tuple[int, ...] = (0,),
+    targets: tuple[TensorFacts, ...] = (LABELS,),
+) -> Trace:
+    """Features over their norm along `dims`."""
+    operations = (
+        Operation(0, "linear", "", "body", shape=shape, missing=1),
+        Operation(1, "linear", "", "other", shape=shape, missing=1),
+        Operation(2, kind, "", None, sources, shape=(1, 16), attributes={"dims": dims},
+                  in_loss=in_loss),
+        Operation(3, "clamp", "", None, (2,), shape=(1, 16)),
+        Operation(4, "expand", "", None, (3,), shape=shape),
+        Operation(5, divided, "", None, (what, 4), shape=shape),
+    )  # fmt: skip
+    seen = {"leak": leak, "order": order, "rows": 32, "module": "head"}
+    return trace_of(
+        operations=operations, inputs=(SERIES,), targets=targets, outputs=(OUTPUT,),
+        probes={"batch-leakage": seen},
+    )  # fmt: skip
+
+
+def test_features_divided_by_their_norm_over_the_batch_are_a_warning() -> None:
+    (found,) = findings_of(BatchLeakage(), normalized())
+
+    assert found.severity is Severity.WARNING
+    assert found.message == (
+        "features are divided by their norm over the 32 samples of the batch: replacing one "
+        "changes the outputs of the others by 0.3 of their size"
+    )
+    assert findings_of(BatchLeakage(), normalized(kind="norm"))
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        pytest.param(normalized(dims=(1,)), id="over-the-features"),
+        pytest.param(normalized(dims=(0, 1)), id="over-all"),
+        pytest.param(normalized(kind="std"), id="statistics-of-the-batch"),
+        pytest.param(normalized(shape=(16, 32)), id="other-rows"),
+        pytest.param(normalized(shape=(32,)), id="one-number-each"),
+        pytest.param(normalized(divided="mul"), id="a-weight"),
+        pytest.param(normalized(what=1), id="another-signal-s-norm"),
+        pytest.param(normalized(in_loss=True), id="in-the-loss"),
+        pytest.param(normalized(leak=0.0), id="no-leak"),
+        pytest.param(normalized(targets=()), id="rows-may-be-nodes"),
+        pytest.param(normalized(sources=()), id="norm-of-the-data"),
+    ],
+)
+def test_norms_over_something_else_are_silent(observed: Trace) -> None:
+    assert not findings_of(BatchLeakage(), observed)
+
+
+def test_two_such_norms_are_told_once() -> None:
+    seen = normalized()
+    twice = [replace(op, id=op.id + 6, inputs=tuple(i + 6 for i in op.inputs)) for op in seen.graph]
+
+    both = seen.but(graph=Graph((*seen.graph.operations, *twice)))
+
+    assert len(findings_of(BatchLeakage(), both)) == 1

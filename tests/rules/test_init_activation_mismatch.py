@@ -24,15 +24,16 @@ def deep(
     between: str | None = None,
     rms: list[float] | None = None,
     saturated: float | None = None,
+    output: float = 0.1,
     **facts: object,
 ) -> Trace:
-    """Layers with these gains, an activation behind each, and an output layer of gain 0.1."""
+    """Layers with these gains, an activation behind each, and an output layer."""
     unit = ["linear", activation, *([between] if between else [])]
     size = len(unit)
     ops = chain(*unit * len(gains), "linear")
     seen: list[list[Observation]] = []
     parameters = []
-    for i, gain in enumerate([*gains, 0.1]):
+    for i, gain in enumerate([*gains, output]):
         path = f"{size * i}.weight"
         seen.append(observe("init_gain", path, [gain], kind="parameter", step=0))
         parameters.append(ParameterFacts(path, (64, 64)))
@@ -210,3 +211,20 @@ def test_two_layers_are_no_chain() -> None:
 def test_gains_that_fit_in_every_second_layer_are_silent() -> None:
     assert not findings_of(InitActivationMismatch(), deep([0.1, math.sqrt(2)] * 5))
     assert findings_of(InitActivationMismatch(), deep([0.1, 0.1, 0.1, math.sqrt(2)] * 3))
+
+
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        pytest.param(deep([20.0] * 3, output=20.0), True, id="it-grows-up-to-it-and-in-it"),
+        pytest.param(deep([20.0] * 3, output=1.0), False, id="it-fits"),
+        pytest.param(deep([1.414] * 3, output=2000.0), False, id="it-alone-is-large"),
+        pytest.param(deep([0.02] * 3, output=0.02), False, id="as-small-as-it-likes"),
+        pytest.param(deep([20.0] * 3, output=20.0, rms=[1.0] * 4), False, id="denied"),
+        pytest.param(
+            deep([8.0] * 3, "tanh", output=20.0, saturated=0.2), False, id="bounded-before"
+        ),
+    ],
+)
+def test_an_output_layer_counts_where_the_signal_grows(trace: Trace, flagged: bool) -> None:
+    assert bool(findings_of(InitActivationMismatch(), trace)) is flagged

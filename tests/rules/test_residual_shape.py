@@ -8,7 +8,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.residual_shape import ResidualShape
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import ModuleFacts, Trace
+from gradlint.trace import ModuleFacts, ParameterFacts, Trace
 
 Shape = tuple[int, ...]
 
@@ -271,3 +271,65 @@ def test_one_number_of_each_feature_or_of_another_signal_is_silent(trunk: Shape,
     )
 
     assert found == []
+
+
+def valid_branch(
+    *lengths: int,
+    kernel: tuple[int, ...] = (16, 16, 9),
+    kind: str = "conv",
+    between: str = "gelu",
+    batch: int = 8,
+    width: int = 16,
+) -> Trace:
+    """A trunk and a branch of convolutions after which the axis is as long as `lengths` say."""
+    operations = [op(0, "conv", (8, 16, 33), parameters=("stem.weight",))]
+    for length in lengths:
+        last = len(operations) - 1
+        shape = (batch, width, length)
+        operations.append(op(last + 1, kind, shape, last, parameters=("branch.weight",)))
+        operations.append(op(last + 2, between, shape, last + 1))
+    operations.append(addition(len(operations), (8, 16, 33), 0, len(operations) - 1))
+    weights = [ParameterFacts("stem.weight", (16, 1, 9)), ParameterFacts("branch.weight", kernel)]
+    return trace_of(operations=operations, parameters=weights)
+
+
+def test_a_branch_that_lost_its_padding_is_a_warning() -> None:
+    (found,) = findings_of(ResidualShape(), valid_branch(25, 17, 9, 1))
+
+    assert found.severity is Severity.WARNING
+    assert found.message == (
+        "(8, 16, 33) + (8, 16, 1) gives (8, 16, 33): 4 convolutions without padding leave one "
+        "position, added to all"
+    )
+    assert "padding" in found.help
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(valid_branch(1, kernel=(16, 16, 33)), id="one-kernel-as-long-as-the-trunk"),
+        pytest.param(valid_branch(17, 9, 1), id="with-a-stride"),
+        pytest.param(valid_branch(33, 1, kernel=(16, 16, 33)), id="padded-until-the-last"),
+        pytest.param(valid_branch(25, 17, 9, 1, between="avg_pool"), id="pooled"),
+        pytest.param(valid_branch(25, 17, 9, 1, kind="other"), id="no-convolutions"),
+        pytest.param(valid_branch(25, 17, 9, 1, kernel=(16, 16)), id="kernels-of-no-length"),
+        pytest.param(valid_branch(25, 17, 9, 1, kernel=()), id="unknown-kernels"),
+        pytest.param(valid_branch(25, 17, 9), id="something-else-broadcasts"),
+        pytest.param(valid_branch(25, 17, 9, 1, batch=1), id="for-the-whole-batch"),
+    ],
+)
+def test_branches_that_gather_all_positions_on_purpose_are_silent(trace: Trace) -> None:
+    assert not findings_of(ResidualShape(), trace)
+
+
+def test_a_branch_of_another_signal_is_silent() -> None:
+    trace = valid_branch(25, 17, 9, 1)
+    first, second, *rest = trace.graph.operations
+    apart = (first, replace(second, inputs=()), *rest)
+
+    assert not findings_of(ResidualShape(), trace.but(graph=Graph(apart)))
+
+
+def test_signals_of_another_rank_are_not_compared_axis_by_axis() -> None:
+    assert messages(op(0, "conv", (8, 7, 16)), op(1, "conv", (8, 16), 0),
+                    addition(2, (8, 7, 16), 0, 1)) == []  # fmt: skip

@@ -95,3 +95,51 @@ def test_the_message_names_both_ends_of_the_run() -> None:
     assert found.severity.label == "warning"
     assert found.module == "1"
     assert found.step == 0
+
+
+def gated(
+    largest: list[float],
+    *,
+    start: list[float] | None = None,
+    kind: str = "sigmoid",
+    gate: bool = True,
+    in_loss: bool = False,
+) -> Trace:
+    operations = [
+        Operation(0, "linear", "linear", "gate", parameters=("gate.weight",)),
+        Operation(1, kind, kind, "gate", inputs=(0,), site="gate:sigmoid",
+                  attributes={"gate": gate}, in_loss=in_loss),
+        Operation(2, "mul", "mul", inputs=(1,)),
+    ]  # fmt: skip
+    first = [2e-9] * 3 if start is None else start
+    return trace_of(
+        observe("activation_abs_max", "gate:sigmoid", first, kind=kind, step=0),
+        observe("activation_abs_max", "gate:sigmoid", largest, kind=kind),
+        operations=operations,
+    )
+
+
+def test_a_gate_that_is_shut_altogether_is_flagged() -> None:
+    (found,) = findings_of(SaturatedActivations(), gated([2e-9] * 3 + [8e-9]), exemptions=())
+
+    assert "none of its outputs was above 8e-09 at step 0 and up to step 4" in found.message
+    (found,) = findings_of(SaturatedActivations(), gated([]), exemptions=())
+    assert "step 0 (limit" in found.message
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(gated([2e-9] * 3 + [1e-3]), id="opened-later"),
+        pytest.param(gated([2e-9] * 4, start=[0.01] * 3), id="open-at-first"),
+        pytest.param(gated([2e-9] * 3 + [2.0**-25]), id="exactly-at-the-limit"),
+        pytest.param(gated([0.01] * 4, start=[0.018] * 3), id="biased-shut-by-four"),
+        pytest.param(gated([2e-9] * 4, start=[]), id="initialization-not-seen"),
+        pytest.param(gated([2e-9], start=[2e-9]), id="too-few-looks"),
+        pytest.param(gated([2e-9] * 4, gate=False), id="no-gate"),
+        pytest.param(gated([2e-9] * 4, kind="tanh"), id="zero-is-where-tanh-is-steepest"),
+        pytest.param(gated([2e-9] * 4, in_loss=True), id="weights-of-a-loss"),
+    ],
+)
+def test_gates_that_open_are_silent(trace: Trace) -> None:
+    assert not flagged(trace)

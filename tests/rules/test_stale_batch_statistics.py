@@ -71,6 +71,9 @@ def watched(
         pytest.param(watched([2.0] * 4, input_shape=(2, 32)), False, id="batches-of-two"),
         pytest.param(watched([2.0] * 4, options={"momentum": None}), False, id="average"),
         pytest.param(watched([0.5] * 4, options={"momentum": 0.0}), True, id="never-moves"),
+        pytest.param(
+            watched([0.5] * 4, steps=9, options={"momentum": 0.0}), True, id="nor-in-a-short-run"
+        ),
     ],
 )
 def test_judges_the_end_of_a_watched_loop(trace: Trace, expected: bool) -> None:

@@ -177,3 +177,101 @@ def test_an_output_layer_in_front_of_weights_of_the_loss_is_silent() -> None:
     trace = trace_of(at("symmetric_share", "2.weight", [0.97]), operations=operations)
 
     assert not findings_of(SymmetricUnits(), trace)
+
+
+def factors(
+    *,
+    first: float = 0.0,
+    second: float = 0.0,
+    gradients: dict[str, list[float]] | None = None,
+    kind: str = "mul",
+    lookup: str = "embedding",
+    between: str = "view",
+    trainable: bool = True,
+    in_optimizer: bool | None = True,
+    second_input: int = 1,
+) -> Trace:
+    """Two tables, `a` and `b`, that multiply each other behind a reshape."""
+    given = {"a": [0.0] * 4, "b": [0.0] * 4} | (gradients or {})
+    seen = []
+    for path, largest in (("a", first), ("b", second)):
+        weight = f"{path}.weight"
+        seen.append(at("weight_abs_max", weight, [largest]))
+        seen.append(at("gradient_norm", weight, given[path][:1]))
+        seen.append(
+            observe("gradient_norm", weight, given[path][1:], kind="parameter", module=path)
+        )
+    ops = (
+        Operation(0, lookup, "", "a", parameters=("a.weight",), site="a"),
+        Operation(1, lookup, "", "b", parameters=("b.weight",), site="b"),
+        Operation(2, between, "", None, inputs=(0,)),
+        Operation(3, between, "", None, inputs=(second_input,)),
+        Operation(4, kind, "", None, inputs=(2, 3)),
+        Operation(5, "mse", "", None, inputs=(4,), in_loss=True),
+    )
+    parameters = [
+        ParameterFacts(
+            f"{path}.weight", (30, 4), module=path, requires_grad=trainable,
+            in_optimizer=in_optimizer,
+        )
+        for path in "ab"
+    ]  # fmt: skip
+    return trace_of(*seen, operations=ops, parameters=parameters)
+
+
+@pytest.mark.parametrize("kind", ["mul", "matmul"])
+@pytest.mark.parametrize("lookup", ["embedding", "linear", "conv"])
+def test_two_zero_factors_without_gradient_never_move(kind: str, lookup: str) -> None:
+    (found,) = findings_of(SymmetricUnits(), factors(kind=kind, lookup=lookup))
+
+    assert "a.weight and b.weight multiply each other" in found.message
+    assert "step 3" in found.message
+    assert found.evidence["constant"] is True
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(factors(first=0.1), id="one-is-drawn"),
+        pytest.param(factors(second=0.1), id="the-other-is-drawn"),
+        pytest.param(factors(gradients={"a": [0.0, 0.0, 0.0, 0.1]}), id="one-gets-going"),
+        pytest.param(factors(gradients={"b": [0.1, 0.0, 0.0, 0.0]}), id="one-had-a-gradient"),
+        pytest.param(factors(gradients={"a": [0.0]}), id="not-trained"),
+        pytest.param(factors(gradients={"b": [0.0, 0.0, 0.0]}), id="too-few-steps"),
+        pytest.param(factors(gradients={"a": []}), id="never-a-gradient"),
+        pytest.param(factors(kind="add"), id="added"),
+        pytest.param(factors(lookup="rnn"), id="a-recurrent-layer-is-not-its-weights"),
+        pytest.param(factors(lookup="div"), id="computed"),
+        pytest.param(factors(between="relu"), id="not-what-multiplies"),
+        pytest.param(factors(trainable=False), id="frozen"),
+        pytest.param(factors(in_optimizer=False), id="held-by-none"),
+        pytest.param(factors(second_input=0), id="a-square"),
+    ],
+)
+def test_factors_that_move_or_are_not_meant_to_are_silent(trace: Trace) -> None:
+    assert not findings_of(SymmetricUnits(), trace, exemptions=())
+
+
+def test_a_square_of_one_operation_is_silent() -> None:
+    trace = factors()
+    ops = [*trace.graph.operations[:4], replace(trace.graph.operations[4], inputs=(2, 2))]
+
+    assert not findings_of(SymmetricUnits(), trace.but(graph=Graph(tuple(ops))))
+
+
+def test_two_products_of_the_same_factors_are_told_once() -> None:
+    trace = factors()
+    ops = [*trace.graph.operations[:5], replace(trace.graph.operations[4], id=5)]
+
+    assert len(list(SymmetricUnits().check(trace.but(graph=Graph(tuple(ops)))))) == 1
+
+
+def test_a_table_that_a_constant_multiplies_is_silent() -> None:
+    trace = factors()
+    ops = [*trace.graph.operations[:4], replace(trace.graph.operations[4], inputs=(2,), missing=1)]
+
+    assert not findings_of(SymmetricUnits(), trace.but(graph=Graph(tuple(ops))))
+
+
+def test_factors_whose_parameters_are_unknown_are_silent() -> None:
+    assert not findings_of(SymmetricUnits(), factors().but(parameters={}), exemptions=())
