@@ -46,6 +46,19 @@ class ScalerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscardedFacts:
+    """Backward passes whose gradients were cleared before the step they belong to.
+
+    Of `observed` steps, `steps` applied the gradient of their last backward pass alone and threw
+    away those of the `each` before it; other steps threw away another number, or none.
+    """
+
+    observed: int
+    steps: int
+    each: int
+
+
+@dataclass(frozen=True, slots=True)
 class StrangerFacts:
     """An optimizer that steps where no watched model learns, and has nothing to apply.
 
@@ -108,6 +121,8 @@ class LoopFacts:
     compiled: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     scale_unknown: bool = False
+    discarded: DiscardedFacts | None = None
+    """Backward passes that came to nothing; None where there are none."""
     clipping: ClippingFacts | None = None
     scaler: ScalerFacts | None = None
     ranks: RankFacts | None = None

@@ -17,6 +17,7 @@ from gradlint.facts import ParameterFacts as ParameterFacts
 from gradlint.facts import TensorFacts as TensorFacts
 from gradlint.graph import WEIGHTED, Graph, Operation
 from gradlint.loop_facts import ClippingFacts as ClippingFacts
+from gradlint.loop_facts import DiscardedFacts as DiscardedFacts
 from gradlint.loop_facts import LoopFacts as LoopFacts
 from gradlint.loop_facts import RankFacts as RankFacts
 from gradlint.loop_facts import ScalerFacts as ScalerFacts

@@ -143,6 +143,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         compiled=loop.compiled.found(loop),
         blind=loop.compiled.blind(loop),
         scale_unknown=loop.scale_unknown,
+        discarded=loop.discarded.facts(),
         clipping=loop.clips.facts(),
         scaler=loop.scaling.facts(),
         ended=ended,

@@ -24,6 +24,7 @@ from gradlint.watching.clips import Clips
 from gradlint.watching.closeup import norms_by_id
 from gradlint.watching.compiled import Compiled
 from gradlint.watching.data import Data
+from gradlint.watching.discarded import Discarded
 from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
@@ -95,6 +96,7 @@ class Loop(switchboard.Ear):
         self.scaling = Scaling()
         self.data = Data()
         self.reach = Reach()
+        self.discarded = Discarded(self)
         self.patience: int | None = None
         """Backwards after which a loop that never steps is stopped; None never stops it."""
         self.discover = discover
@@ -406,6 +408,7 @@ class Loop(switchboard.Ear):
 
     def _discard(self) -> None:
         """Forget the open step: it was not made."""
+        self.discarded.forget()
         self.series.forget(self.clips)
         interval = self._interval
         if interval is not None and interval.closeup is not None:
@@ -414,6 +417,7 @@ class Loop(switchboard.Ear):
 
     def _try_again(self, interval: Interval) -> None:
         """Forget a backward that raised, and the forward before it."""
+        self.discarded.forget()
         interval.backwards -= 1
         self.series.take_back()
         if interval.closeup is not None and not interval.rests:
@@ -424,6 +428,7 @@ class Loop(switchboard.Ear):
 
     def _drop(self) -> None:
         """Forget what was seen before a step that raised; what runs since was not seen apart."""
+        self.discarded.forget()
         interval = self._interval
         if interval is None:
             return
@@ -436,6 +441,7 @@ class Loop(switchboard.Ear):
 
     def begin_anew(self) -> None:
         """Forget what was seen before the first backward that leads to a watched model."""
+        self.discarded.forget()
         interval = self._interval
         self.backwards = 0
         self.series.drop()
@@ -471,8 +477,14 @@ class Loop(switchboard.Ear):
         if self._aside:
             return
         again = interval.backwards > 0 and bool(self.fed) and not self.optimizers.inside
-        if again and cleared(self.observer.parameters.values()):
+        gone = again and cleared(self.observer.parameters.values())
+        if gone:
             self.series.drop()  # of gradients looked at, not trained on
+        plain = interval.closeup is not None and inputs is None and not create_graph
+        if not plain or self.optimizers.inside or self._apart():
+            self.discarded.forget()
+        else:
+            self.discarded.backward_begins(tensors, first=not interval.backwards, cleared=gone)
         interval.backwards += 1
         self.backwards += 1
         self.ranks.open(self)
@@ -491,6 +503,11 @@ class Loop(switchboard.Ear):
             carry.backward_begins(numbers=closeup is not None)
         if closeup is not None:
             closeup.backward_begins(loss, create_graph=create_graph)
+
+    def _apart(self) -> bool:
+        """Whether a model's gradients need not be where it has them, or not for one optimizer."""
+        several = self.optimizers.count_stepped > 1
+        return several or self.observer.is_split or self.ranks.world > 1
 
     def _note_loss(self, loss: Tensor) -> None:
         if loss.grad_fn is None:
@@ -525,6 +542,7 @@ class Loop(switchboard.Ear):
             self.raised = Event("exception", self.steps + 1, None, detail)
         if error is not None or aside:
             return
+        self.discarded.backward_ended()
         if closeup is not None or self.optimizers.count_stepped > 1:
             for carry in self._carries():
                 carry.backward_ended()
@@ -617,6 +635,7 @@ class Loop(switchboard.Ear):
     @guarded
     def stranger_steps(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer steps that holds none of the models, which nothing else updates so far."""
+        self.discarded.forget()  # what it applied came of the same backward
         if self.backwards and not (self.given or self.steps):
             self.strangers.steps(optimizer, self.backwards)
 
@@ -636,6 +655,7 @@ class Loop(switchboard.Ear):
             interval.initial = not known.had_state and self._moved.isdisjoint(known.paths)
             self._moved |= known.paths
         self.ranks.update_begins(self, known, interval.number)
+        self.discarded.step_begins(optimizer, interval.number)
         closeup = interval.closeup
         if closeup is None and known.steps:
             return

@@ -7,7 +7,14 @@ import pytest
 from gradlint.finding import Severity
 from gradlint.rules.cleared_before_step import ClearedBeforeStep
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import LoopFacts, ModuleFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import (
+    DiscardedFacts,
+    LoopFacts,
+    ModuleFacts,
+    OptimizerFacts,
+    ParameterFacts,
+    Trace,
+)
 
 GAN = ("netD", "netG") * 5
 SGD = OptimizerFacts("SGD")
@@ -76,3 +83,38 @@ def test_the_message_gives_both_norms() -> None:
 
 def test_a_check_has_no_loop_to_clear_in() -> None:
     assert ClearedBeforeStep().skip_reason(trace_of()) == "no training loop was watched"
+
+
+def thrown(observed: int, steps: int, each: int) -> Trace:
+    seen = DiscardedFacts(observed, steps, each)
+    return trace_of(
+        parameters=[ParameterFacts("weight", in_optimizer=True)],
+        optimizer=SGD,
+        loop=LoopFacts(steps=50, backwards=50, discarded=seen),
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(thrown(40, 40, 3), [""], id="micro-batches-that-clear-each-other"),
+        pytest.param(thrown(2, 2, 19), [""], id="one-step-an-epoch"),
+        pytest.param(thrown(20, 18, 1), [""], id="but-two-steps"),
+        pytest.param(thrown(20, 17, 2), [], id="now-and-then"),
+        pytest.param(thrown(1, 1, 40), [], id="one-step"),
+        pytest.param(thrown(15, 15, 1), [], id="too-few"),
+    ],
+)
+def test_only_the_last_of_several_passes_is_of_use(observed, expected) -> None:
+    assert ClearedBeforeStep().skip_reason(observed) is None
+    assert places(observed) == expected
+
+
+def test_the_message_counts_the_passes() -> None:
+    (found,) = findings_of(ClearedBeforeStep(), thrown(40, 39, 3))
+
+    assert found.message == (
+        "gradients were cleared between backward and step: those of 3 of 4 backward passes, at "
+        "39 of 40 observed steps"
+    )
+    assert "inner loop" in (found.help or "")
