@@ -65,8 +65,9 @@ class Kept:
 
     def ended(self, number: int) -> None:
         """Keep the weights as step `number` leaves them."""
+        held, self._open = self._open, {}  # nothing of ours keeps a model alive
         if number == self._last:
-            for path, weight in self._open.items():
+            for path, weight in held.items():
                 self._ends[path].append(_entries(weight))
 
     def forget(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -30,6 +31,13 @@ _MOST = 64
 """Optimizers that are remembered when they are gone and another one stands in their place."""
 
 Told = Callable[[torch.optim.Optimizer], None]
+
+
+class _OfThread(threading.local):
+    """What steps run in a thread: those of another one are not within them."""
+
+    def __init__(self) -> None:
+        self.running: list[int] = []
 
 
 class Known:
@@ -116,7 +124,7 @@ class Optimizers:
         self._goes_on = goes_on
         self._known: dict[int, Known] = {}
         self._handles: list[RemovableHandle] = []
-        self._running: list[int] = []
+        self._of_thread = _OfThread()
         self.rests = False
         """Whether the open step asks nothing of an optimizer that stepped before."""
         self.count_stepped = 0
@@ -181,6 +189,10 @@ class Optimizers:
                 del self._known[key]
 
     @property
+    def _running(self) -> list[int]:
+        return self._of_thread.running
+
+    @property
     def running(self) -> Known | None:
         """The one whose step is running, if one is."""
         return self._known.get(self._running[0]) if self._running else None
@@ -214,11 +226,12 @@ class Optimizers:
             known.found = known.found or any(id(p) in own for p in known.parameters())
 
     def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if id(optimizer) in self._running:  # its last step raised
-            del self._running[self._running.index(id(optimizer)) :]
-        self._running.append(id(optimizer))
+        running = self._running
+        if id(optimizer) in running:  # its last step raised
+            del running[running.index(id(optimizer)) :]
+        running.append(id(optimizer))
         # An optimizer that wraps another steps around it: one step.
-        if len(self._running) > 1:
+        if len(running) > 1:
             return
         if not self._counts(optimizer):
             self._stranger(optimizer)
@@ -226,9 +239,10 @@ class Optimizers:
             self._begins(optimizer)
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if id(optimizer) in self._running:
-            del self._running[self._running.index(id(optimizer)) :]
-        if not self._running and self._counts(optimizer):
+        running = self._running
+        if id(optimizer) in running:
+            del running[running.index(id(optimizer)) :]
+        if not running and self._counts(optimizer):
             self._ended(optimizer)
 
     def _counts(self, optimizer: torch.optim.Optimizer) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradlint
+from gradlint.engine import Observer
 from gradlint.report import Report
+from gradlint.watching.kept import Kept
 
 STEPS = 40
 
@@ -168,3 +172,15 @@ def test_weights_put_back_between_steps_are_named(between, severity, most) -> No
 )
 def test_what_only_looks_like_it_is_not(between) -> None:
     assert shares(watched(between())) == {}
+
+
+def test_no_parameter_is_kept_alive_between_steps() -> None:
+    kept, weight = Kept(), nn.Parameter(torch.randn(4, 4))
+    gone = weakref.ref(weight)
+    kept.begins(1, {"weight": weight}, {id(weight)}, Observer())
+    kept.ended(1)
+
+    del weight
+    gc.collect()
+
+    assert gone() is None
