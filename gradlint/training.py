@@ -18,6 +18,7 @@ from gradlint.hooks.lines import with_lines
 from gradlint.hooks.merge import merged_losses
 from gradlint.hooks.sites import is_lazy, optimizer_facts
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.hooks.written import Numbers, written
 from gradlint.plan import Plan, Run, TargetRaisedError, probe_optimizer
 from gradlint.probes.non_finite import in_tensors, origin
 from gradlint.probes.questions import ask, of_targets
@@ -62,6 +63,7 @@ class Training:
         sources = plan.sources(model) if plan.sources else None
         self.observer = Observer(model, optimizer, sources=sources)
         self.losses: list[LossFacts] = []
+        self.written: dict[str, Numbers] = {}
         self.seen: dict[str, list[tuple[TensorFacts, ...]]] = {
             "inputs": [], "targets": [], "outputs": []
         }  # fmt: skip
@@ -90,6 +92,8 @@ class Training:
         targets = of_targets(self.seen["targets"])
         if targets is not None:
             self.probes["targets"] = targets
+        if self.written:
+            self.probes["written-losses"] = self.written
         facts = Facts(
             inputs=merged(self.seen["inputs"]),
             targets=merged(self.seen["targets"]),
@@ -209,6 +213,7 @@ class Training:
             given = [t for _, t in named_tensors(outputs, "output") if t.is_floating_point()]
             wanted = [t for _, t in named_tensors(targets, "target")]
             self.losses += losses.from_graph(observer.captured, given, wanted)
+            self.written = {**written(observer.captured, given), **self.written}
         try:
             observer.backward(loss)
         except GradlintError:

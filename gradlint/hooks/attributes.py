@@ -45,7 +45,8 @@ def attributes_of(node: Any, kind: str, *, packed: bool = False) -> dict[str, An
 
     Returns:
         Axes as non-negative numbers (``dim``, ``dims``), ``reduction`` as a word,
-        ``ignore_index``, and the numbers of activations and normalizations.
+        ``ignore_index``, and the numbers of activations and normalizations; the
+        ``factor_shape`` of data that multiplies.
     """
     found: dict[str, Any] = {}
     for saved, name in _PLAIN.items():
@@ -73,6 +74,9 @@ def attributes_of(node: Any, kind: str, *, packed: bool = False) -> dict[str, An
         scalar = _scalar(node)
         if scalar is not None:
             found["scalar"] = scalar
+        factor = _factor_shape(node)
+        if factor:
+            found["factor_shape"] = factor
     return found
 
 
@@ -129,6 +133,15 @@ def _scalar(node: Any) -> float | None:
             # `float` would count as reading a result back, and be told of as an operation.
             return float(cast(float, value.tolist()))
     return None
+
+
+def _factor_shape(node: Any) -> tuple[int, ...]:
+    """Return the shape of the data that multiplies; () of a number, and of two signals."""
+    functions = node.next_functions
+    if len(functions) != 2 or all(function is not None for function, _ in functions):
+        return ()
+    kept = [v for name in ("other", "self") if isinstance(v := _read(node, name), Tensor)]
+    return tuple(kept[0].shape) if len(kept) == 1 else ()
 
 
 @cache

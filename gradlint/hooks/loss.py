@@ -197,10 +197,14 @@ def _from_operation(
 
 
 def _unrepeated(target: Tensor, entered: Tensor) -> Tensor:
-    """Return what a loss repeated along the last axis to fit an output that was not repeated."""
-    repeated = target.ndim > 1 and target.stride(-1) == 0 < target.stride(0)
-    own = entered.ndim == target.ndim and entered.stride(-1) != 0 and target.shape[-1] > 1
-    return target[..., :1] if repeated and own else target
+    """Return what a loss repeated along one axis to fit an output that was not repeated."""
+    if not 1 < target.ndim == entered.ndim or target.shape != entered.shape:
+        return target
+    if target.stride(-1) == 0 < target.stride(0) and entered.stride(-1) != 0:
+        return target[..., :1] if target.shape[-1] > 1 else target
+    square = target.ndim == 2 and target.shape[0] == target.shape[1] > 1
+    repeated = square and target.stride(0) == 0 < target.stride(1) and 0 not in entered.stride()
+    return target[0] if repeated else target
 
 
 def _normalized(entered: Tensor | None) -> bool:

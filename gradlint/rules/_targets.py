@@ -146,6 +146,38 @@ def class_numbers(output: TensorFacts, target: TensorFacts) -> Fault | None:
     )
 
 
+def a_row_for_all(output: TensorFacts, target: TensorFacts, *, a_batch: bool) -> Fault | None:
+    """Say that one target a sample lies along the outputs of a sample, of which there are as many.
+
+    Where it is not known to be the batch's (``a_batch``), class numbers of which some come twice
+    tell so: a row that is meant for all samples is no list of classes.
+    """
+    count = output.shape[-1] if output.shape else 0
+    if count < 2 or output.shape != (count, count) or target.shape != (count,):
+        return None
+    classes = target.whole and target.minimum >= 0 and target.maximum < count
+    if not a_batch and not (classes and 3 <= target.unique < count):
+        return None
+    return (
+        f"the targets {target.shape} are repeated for each of {count} samples of the output "
+        f"{output.shape}: target i is compared with output i of every sample",
+        "Use cross_entropy for class numbers; for one number a sample give the model one output, "
+        "and both the same shape.",
+        Severity.ERROR,
+    )
+
+
+def signs(name: str, target: TensorFacts) -> Fault | None:
+    """Say that targets which are to be −1 and 1 are 0 and 1."""
+    if not target.whole or target.minimum != 0 or target.maximum != 1:
+        return None
+    return (
+        f"the targets are 0 and 1, {name} wants -1 and 1: of a target of 0 the loss is a constant",
+        "Pass 2 * targets - 1.",
+        Severity.ERROR,
+    )
+
+
 def fit(first: Shape, second: Shape) -> bool:
     """Whether two shapes broadcast, to whatever."""
     pairs = zip(reversed(first), reversed(second), strict=False)

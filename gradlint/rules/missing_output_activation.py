@@ -24,7 +24,9 @@ class MissingOutputActivation(Rule):
     ## What it does
     Flags `NLLLoss` and `CTCLoss` on values that are no log-probabilities (some above 0, or rows
     whose exponentials do not sum to 1 within `tolerance`), `BCELoss` on values outside 0…1, and
-    `KLDivLoss` on a softmax, of which it wants the logarithm.
+    `KLDivLoss` on a softmax, of which it wants the logarithm. Of losses by hand it knows two: an
+    overlap (Dice, Jaccard, Tversky) of values below 0, and the gradient of a policy, one chosen
+    entry of each row times data, of rows that are no log-probabilities.
 
     ## Why is this bad?
     `NLLLoss` is minus the chosen entry: on raw outputs it has no lower bound, so training
@@ -48,10 +50,16 @@ class MissingOutputActivation(Rule):
 
     ## When it is wrong
     Log-mixtures and log(p + ε) sum to 1 within the tolerance and pass. Rows that sum to
-    less are a warning: distributions with some outcomes left out on purpose look so.
+    less are a warning: distributions with some outcomes left out on purpose look so. Chosen
+    probabilities are an expected reward, not its gradient; scores that another term reads, too
+    (a logsumexp, an entropy), or whose data are signs or a mask (critics) are not meant. Sizes
+    that are positive, of whatever scale, have an overlap.
 
     ## References
     - PyTorch documentation of `NLLLoss`, `CTCLoss`, `BCELoss`, `KLDivLoss`: what each expects
+    - Milletari, Navab & Ahmadi (2016), "V-Net", section 3: Dice of the softmax's voxels
+    - Williams (1992), "Simple statistical gradient-following algorithms for connectionist
+      reinforcement learning": the gradient is that of the logarithm of a probability
     - The tolerance is our choice: log(p + 1e-3) over 50 classes sums to 1.05, raw outputs
       near 0 sum to K (tests/rules/test_missing_output_activation.py)
     """
@@ -71,6 +79,7 @@ class MissingOutputActivation(Rule):
         yield from found
         if not found:
             yield from self._kl_div(trace)
+            yield from self._by_hand(trace)
         said = refused(trace)
         if not found and said is not None and said[0] == "bce" and not _not_a_number(trace):
             yield self.finding(
@@ -104,6 +113,34 @@ class MissingOutputActivation(Rule):
                     evidence={"loss": "kl_div"},
                 )
                 return
+
+    def _by_hand(self, trace: Trace) -> Iterator[Finding]:
+        """Judge losses without a bound: a quotient with a pole, a mean of what has no limit."""
+        written = trace.facts.probes.get("written-losses", {})
+        seen = written.get("overlap")
+        if seen is not None and seen["minimum"] < 0:
+            low, high = seen["minimum"], seen["maximum"]
+            yield self.finding(
+                None,
+                f"an overlap (Dice, Jaccard) receives values from {low:.2g} to {high:.2g}, not "
+                "probabilities in 0…1: the sum that it divides by can reach 0",
+                trace=trace,
+                help="Apply sigmoid (softmax for several classes) before the overlap.",
+                evidence={"loss": "overlap", "minimum": low, "maximum": high},
+            )
+        seen = written.get("chosen")
+        if seen is None or (seen["minimum"] >= 0 and seen["maximum"] <= 1):
+            return
+        low, high = seen["row_sum_min"], seen["row_sum_max"]
+        if high > 1 + self.tolerance:
+            yield self.finding(
+                None,
+                "one raw score of each row is weighed and averaged, where its log-probability is "
+                f"due: exp sums to {low:.2g}…{high:.2g} a row, and the loss has no lower bound",
+                trace=trace,
+                help="Apply log_softmax to the scores before the chosen ones are taken.",
+                evidence={"loss": "chosen", "row_sum_min": low, "row_sum_max": high},
+            )
 
     def _first(self, trace: Trace, group: list[LossFacts]) -> Finding | None:
         judged = (self._judge(trace, seen) for seen in group)

@@ -9,10 +9,11 @@ from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.graph import Operation
 from gradlint.rules._losses import BINARY, CLASSIFICATION, REGRESSION, loss_groups, place, refused
+from gradlint.rules._tables import crosswise, error_of_pairs, weighed_crosswise
 from gradlint.rules._targets import (
     Fault,
+    a_row_for_all,
     binary,
     broadcasts,
     class_labels,
@@ -22,9 +23,10 @@ from gradlint.rules._targets import (
     not_indices,
     outer,
     shapes_differ,
+    signs,
 )
 from gradlint.rules.base import Rule
-from gradlint.trace import LossFacts, Trace
+from gradlint.trace import LossFacts, TensorFacts, Trace
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class TargetRange(Rule):
     probabilities, not one-hot integers), the targets of binary cross-entropy with 0…1, and the
     shapes of a difference: (N, 1) against (N) broadcasts to (N, N), and class numbers (N, 1)
     against scores (N, K) are repeated K times. Of a loss of torch's that
-    raised, shapes that do not go together are named, too.
+    raised, shapes that do not go together are named, too. So are losses (N) times weights
+    (N, 1), N labels (N) against scores (N, N), and targets of 0 and 1 of `margin_ranking_loss`
+    and `SoftMarginLoss`, which want -1 and 1.
 
     ## Why is this bad?
     A label out of range raises, or on a GPU kills the process. A target of the wrong shape
@@ -83,12 +87,12 @@ class TargetRange(Rule):
         found = False
         for group in loss_groups(trace):
             for seen in group:
-                fault = self._fault(seen)
+                fault = self._fault(seen) or self._row(trace, seen) or self._signs(trace, seen)
                 if fault is not None:
                     found = True
                     yield self._finding(trace, place(trace, seen), fault, seen)
                     break
-        broadcast = None if found else self._broadcast(trace) or self._expanded(trace)
+        broadcast = None if found else self._by_form(trace)
         if broadcast is not None:
             yield broadcast
         elif not found:
@@ -131,6 +135,53 @@ class TargetRange(Rule):
             return broadcasts(*shapes) if outer(*shapes) else None
         return class_numbers(seen.output, seen.target) if seen.kind in REGRESSION else None
 
+    def _row(self, trace: Trace, seen: LossFacts) -> Fault | None:
+        if seen.kind not in REGRESSION or seen.output is None or seen.target is None:
+            return None
+        shape, size = seen.target.shape, trace.facts.batch_size
+        given = any(target.shape == shape for target in trace.facts.targets)
+        a_batch = trace.facts.loop is None and given and (size,) == shape
+        return a_row_for_all(seen.output, seen.target, a_batch=a_batch)
+
+    def _signs(self, trace: Trace, seen: LossFacts) -> Fault | None:
+        op = trace.graph.by_id.get(seen.operation) if seen.operation is not None else None
+        if op is None or seen.target is None or not op.name.startswith("SoftMarginLoss"):
+            return None
+        return signs("SoftMarginLoss", seen.target)
+
+    def _by_form(self, trace: Trace) -> Finding | None:
+        """Find what the form of a loss by hand tells of its targets."""
+        return (
+            self._broadcast(trace)
+            or self._expanded(trace)
+            or self._weighed(trace)
+            or self._ranked(trace)
+        )
+
+    def _ranked(self, trace: Trace) -> Finding | None:
+        seen = trace.facts.probes.get("written-losses", {}).get("ranking")
+        if seen is None:
+            return None
+        ends = {"minimum": seen["minimum"], "maximum": seen["maximum"]}
+        target = TensorFacts("target", (), "float32", whole=True, **ends)
+        fault = signs("margin_ranking_loss", target)
+        loss = LossFacts("ranking", target=target)
+        return None if fault is None else self._finding(trace, None, fault, loss)
+
+    def _weighed(self, trace: Trace) -> Finding | None:
+        found = weighed_crosswise(trace.graph)
+        if found is None:
+            return None
+        op, first, second = found
+        return self.finding(
+            None,
+            f"a loss of shape {first} times {second} is a table {op.shape}: its mean weighs every "
+            "sample with the weights of all",
+            trace=trace,
+            help="Give both the same shape: weights.squeeze(-1), or losses.unsqueeze(-1).",
+            evidence={"loss_shape": list(first), "weights_shape": list(second)},
+        )
+
     def _broadcast(self, trace: Trace) -> Finding | None:
         """Find a difference written by hand, or in a loss function, that became an outer one."""
         graph = trace.graph
@@ -145,8 +196,8 @@ class TargetRange(Rule):
                     fault = broadcasts(output.shape, target.shape)
                     seen = LossFacts("other", target=target)
                     return self._finding(trace, output.module, fault, seen)
-            if _error_of_pairs(trace, output, op):
-                fault = broadcasts(output.shape, _crosswise(output.shape))
+            if error_of_pairs(trace, output, op):
+                fault = broadcasts(output.shape, crosswise(output.shape))
                 return self._finding(trace, output.module, fault, LossFacts("other"))
         return None
 
@@ -157,7 +208,7 @@ class TargetRange(Rule):
             if len(op.inputs) != 1 or not any(o.kind in REGRESSION for o in graph.consumers[op.id]):
                 continue
             output = graph.by_id[op.inputs[0]]
-            target = _crosswise(output.shape)
+            target = crosswise(output.shape)
             if output.shape and outer(output.shape, target) == op.shape:
                 fault = broadcasts(output.shape, target)
                 return self._finding(trace, output.module, fault, LossFacts("other"))
@@ -176,28 +227,3 @@ class TargetRange(Rule):
             for group in loss_groups(trace)
             for seen in group
         )
-
-
-def _crosswise(output: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of one number for each output that makes a table of all pairs."""
-    column = output[-1:] == (1,) and len(output) > 1
-    return output[:-1] if column else (*output, 1)
-
-
-def _error_of_pairs(trace: Trace, output: Operation, difference: Operation) -> bool:
-    """Whether a watched loop averages the squares or sizes of a table of differences.
-
-    What the difference by hand is taken from is not kept there. A kernel of the table, or the
-    same output used once more (distances of samples to each other), is meant so.
-    """
-    graph = trace.graph
-    if trace.facts.targets or outer(output.shape, _crosswise(output.shape)) != difference.shape:
-        return False
-    sizes = graph.consumers[difference.id]
-    ends = [end for size in sizes for end in graph.consumers[size.id]]
-    return (
-        len(graph.consumers[output.id]) == 1
-        and bool(ends)
-        and all(size.kind in ("pow", "abs", "mul") for size in sizes)
-        and all(end.kind in ("mean", "sum") for end in ends)
-    )

@@ -14,6 +14,7 @@ from gradlint.hooks import loss as losses
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.merge import Places, merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.hooks.written import Numbers, written
 from gradlint.probes.questions import of_targets
 
 BATCHES = 3
@@ -37,6 +38,7 @@ class Data:
         self._targets: list[tuple[TensorFacts, ...]] = []
         self._outputs: list[tuple[TensorFacts, ...]] = []
         self._losses: list[LossFacts] = []
+        self._written: dict[str, Numbers] = {}
         self._places = Places()
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
@@ -79,6 +81,7 @@ class Data:
             self._count += 1
             self._inputs.append(_described(_only(given), "input"))
             self._outputs.append(_described(observer.outputs, "output"))
+            self._written = {**written(captured, _floating(observer)), **self._written}
         elif self._again:
             self._again -= 1
 
@@ -107,8 +110,7 @@ class Data:
         return not known or (self._collects and not seen)
 
     def _found(self, observer: Observer, captured: CapturedGraph) -> list[LossFacts]:
-        outputs = [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
-        found = losses.from_graph(captured, outputs, [])
+        found = losses.from_graph(captured, _floating(observer), [])
         return self._places.placed(found, captured.graph, observer.graph)
 
     def _keep(self, found: list[LossFacts], step: int) -> None:
@@ -148,9 +150,9 @@ class Data:
 
     @property
     def probes(self) -> dict[str, Mapping[str, Any]]:
-        """What the targets of several batches say of the order of the data."""
-        seen = of_targets(self._targets)
-        return {} if seen is None else {"targets": seen}
+        """What the targets of several batches say of their order, and losses by hand of theirs."""
+        asked = {"targets": of_targets(self._targets), "written-losses": self._written or None}
+        return {name: seen for name, seen in asked.items() if seen is not None}
 
     @property
     def outputs(self) -> tuple[TensorFacts, ...]:
@@ -175,6 +177,11 @@ def _only(given: Any) -> Any:
     """Return what a model was called with: the one argument, or all of them by name."""
     args, kwargs = given if given is not None else ((), {})
     return args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
+
+
+def _floating(observer: Observer) -> list[Tensor]:
+    """Return the outputs that a loss may descend."""
+    return [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
 
 
 def _described(value: Any, name: str) -> tuple[TensorFacts, ...]:

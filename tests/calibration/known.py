@@ -39,6 +39,11 @@ MOVED: frozenset[str] = frozenset({
     "branch-without-padding",  # GL808: convolutions that leave one position
     "features-normalized-over-the-batch",  # GL608: a norm over the samples
     "running-statistics-with-momentum-zero",  # GL806: at momentum 0 no run is too short
+    "dice-of-raw-scores",  # GL602: an overlap by hand is known by its form
+    "policy-gradient-of-raw-scores",  # GL602: so is a policy's gradient
+    "ten-labels-against-ten-by-ten",  # GL605: a row of targets repeated for each sample
+    "column-of-known-labels-times-a-row-of-losses",  # GL605: a product of all pairs
+    "ranking-targets-of-zero-and-one",  # GL605: a hinge is known by its form
 })  # fmt: skip
 """Sealed cases that taught a rule, and count as tuning since."""
 

@@ -108,3 +108,15 @@ def test_a_file_below_the_working_directory_is_shown_relative(
 
     assert shown(str(tmp_path / "src" / "model.py")) == str(Path("src") / "model.py")
     assert shown("/elsewhere/model.py") == "/elsewhere/model.py"
+
+
+def test_the_shape_of_data_that_multiplies_is_told() -> None:
+    def factor(function: Callable[[Tensor], Tensor]) -> object:
+        return attributes(function).get("factor_shape")
+
+    assert factor(lambda x: x * torch.ones(5, 1, 1, 1)) == (5, 1, 1, 1)
+    assert factor(lambda x: torch.ones(4) * x) == (4,)
+    assert factor(lambda x: x / torch.ones(3, 4)) == (3, 4)
+    assert factor(lambda x: x * 3) is None
+    assert factor(lambda x: x * x.sum(0)) is None
+    assert factor(lambda x: x + torch.ones(5, 1, 1, 1)) is None

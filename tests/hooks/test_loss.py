@@ -165,6 +165,21 @@ def test_a_target_repeated_for_each_output_is_told_as_it_was_given() -> None:
     assert square.target.shape == (4, 4)
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_a_row_repeated_for_as_many_samples_is_told_as_it_was_given() -> None:
+    def shape(target: Tensor) -> tuple[int, ...]:
+        (facts,) = facts_of(lambda o: F.mse_loss(o[:3], target), target)
+        assert facts.target is not None
+        return facts.target.shape
+
+    assert shape(torch.tensor([0.0, 1.0, 2.0])) == (3,)
+    assert shape(torch.zeros(1, 1)) == (3, 3)
+    assert shape(torch.zeros(3, 3)) == (3, 3)
+    (wide,) = facts_of(lambda o: F.mse_loss(o, torch.zeros(3)), WANTED)
+    assert wide.target is not None
+    assert wide.target.shape == (4, 3)
+
+
 @pytest.mark.parametrize(("last", "total"), [(nn.LogSoftmax(1), 1.0), (nn.Identity(), 3.0)])
 def test_ctc_shows_whether_its_rows_are_log_probabilities(last: nn.Module, total: float) -> None:
     def ctc(output: Tensor) -> Tensor:

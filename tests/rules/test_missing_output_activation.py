@@ -196,3 +196,35 @@ def test_a_loss_that_raised_is_not_told_twice() -> None:
     (found,) = MissingOutputActivation().check(trace)
 
     assert found.message.startswith("BCELoss receives values from -0.3 to 0.9")
+
+
+def by_hand(seen: dict[str, dict[str, float]]) -> Trace:
+    return trace_of(operations=chain("linear", "mean"), probes={"written-losses": seen})
+
+
+@pytest.mark.parametrize(("low", "flagged"), [(-0.3, True), (0.0, False)])
+def test_an_overlap_divides_by_a_sum_that_must_not_reach_zero(low: float, flagged: bool) -> None:
+    seen = {"overlap": {"minimum": low, "maximum": 4.0}}
+
+    found = findings_of(MissingOutputActivation(), by_hand(seen))
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "flagged"),
+    [
+        pytest.param((-1.0, 0.9), (4.3, 8.3), True, id="raw-scores"),
+        pytest.param((-9.0, -0.1), (1.0, 1.1), False, id="log-probabilities"),
+        pytest.param((0.0, 1.0), (4.3, 5.7), False, id="probabilities"),
+        pytest.param((0.1, 1.2), (4.3, 5.7), True, id="above-one"),
+    ],
+)
+def test_a_policy_s_gradient_is_that_of_log_probabilities(values, rows, flagged) -> None:
+    numbers = (*values, *rows)
+    names = ("minimum", "maximum", "row_sum_min", "row_sum_max")
+    seen = {"chosen": dict(zip(names, numbers, strict=True))}
+
+    found = findings_of(MissingOutputActivation(), by_hand(seen))
+
+    assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])

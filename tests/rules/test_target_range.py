@@ -362,3 +362,131 @@ def test_a_table_that_ends_nowhere_is_no_error() -> None:
     )
 
     assert severities(trace_of(operations=operations, loop=LoopFacts(steps=9))) == []
+
+
+def a_row(
+    output: tuple[int, ...] = (10, 10),
+    shape: tuple[int, ...] = (10,),
+    values: tuple[float, float, int] = (0.0, 9.0, 8),
+    kind: str = "mse",
+    *,
+    whole: bool = True,
+    given: bool = True,
+    **facts: object,
+) -> list[Severity]:
+    """What is said of a square of outputs against one row of targets."""
+    low, high, unique = values
+    target = TensorFacts("target", shape, "float32", low, high, unique=unique, whole=whole)
+    loss = LossFacts(
+        kind, output=TensorFacts("output", output, "float32"), target=target, operation=1
+    )
+    seen: dict[str, object] = {"losses": (loss,), "batch_size": 10, **facts}
+    return severities(trace_of(targets=(target,) if given else (), **seen))
+
+
+def test_a_target_for_each_sample_is_no_row_for_all() -> None:
+    loop = LoopFacts(steps=9)
+
+    assert a_row() == [Severity.ERROR]
+    assert a_row(whole=False) == [Severity.ERROR]
+    assert a_row(output=(12, 10)) == []
+    assert a_row(output=(10, 12)) == []
+    assert a_row(shape=(10, 10)) == []
+    assert a_row(output=(1, 1), shape=(1,), batch_size=1) == []
+    assert a_row(kind="cross_entropy") == []
+    assert a_row(batch_size=20, whole=False) == []  # a template
+    assert a_row(given=False, whole=False) == []
+    assert a_row(loop=loop) == [Severity.ERROR]
+    assert a_row(loop=loop, whole=False) == []
+    assert a_row(loop=loop, values=(0.0, 9.0, 10)) == []  # each number once
+    assert a_row(loop=loop, values=(0.0, 1.0, 2)) == []
+    assert a_row(loop=loop, values=(0.0, 10.0, 8)) == []
+    assert a_row(loop=loop, values=(-1.0, 9.0, 8)) == []
+
+
+@pytest.mark.parametrize("kind", ["mse", "soft_margin"])
+def test_a_loss_whose_targets_are_not_known_is_silent(kind: str) -> None:
+    loss = LossFacts(kind, output=TensorFacts("output", (10, 10), "float32"), operation=0)
+    op = Operation(0, kind, "SoftMarginLossBackward0", None, in_loss=True)
+
+    assert severities(trace_of(losses=(loss,), operations=(op,), batch_size=10)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "whole", "flagged"),
+    [
+        ("SoftMarginLossBackward0", 0.0, 1.0, True, True),
+        ("SoftMarginLossBackward0", -1.0, 1.0, True, False),
+        ("SoftMarginLossBackward0", 0.0, 1.0, False, False),
+        ("SoftMarginLossBackward0", 0.0, 0.0, True, False),
+        ("MultilabelMarginLossBackward0", 0.0, 1.0, True, False),
+    ],
+)
+def test_a_soft_margin_wants_signs(name, low, high, whole, flagged) -> None:
+    target = targets(low, high, (64, 5), "float32", whole=whole)
+    output = TensorFacts("output", (64, 5), "float32")
+    loss = LossFacts("soft_margin", output=output, target=target, operation=1)
+    operations = (
+        Operation(0, "linear", "", "0", shape=(64, 5)),
+        Operation(1, "soft_margin", name, None, (0,), in_loss=True),
+    )
+
+    found = severities(trace_of(losses=(loss,), operations=operations))
+
+    assert found == ([Severity.ERROR] if flagged else [])
+
+
+def test_a_ranking_of_zero_and_one_teaches_half_of_its_pairs() -> None:
+    seen = {"ranking": {"minimum": 0.0, "maximum": 1.0, "zeros": 0.4}}
+
+    hinge = Operation(0, "relu", "", None, in_loss=True)
+    trace = trace_of(operations=(hinge,), probes={"written-losses": seen}, loop=LOOP)
+    (found,) = findings_of(TargetRange(), trace)
+
+    assert found.message == (
+        "the targets are 0 and 1, margin_ranking_loss wants -1 and 1: of a target of 0 the loss "
+        "is a constant"
+    )
+
+
+LOOP = LoopFacts(steps=9)
+
+
+def weighed(
+    *after: tuple[str, tuple[int, ...]],
+    loss: tuple[int, ...] = (64,),
+    weights: tuple[int, ...] | None = (64, 1),
+    table: tuple[int, ...] = (64, 64),
+    name: str = "NllLossBackward0",
+    in_loss: bool = True,
+) -> list[Severity]:
+    """What is said of losses times weights, and of what is made of their product."""
+    attributes = {} if weights is None else {"factor_shape": weights}
+    steps = [
+        Operation(0, "linear", "", "0", shape=(64, 3)),
+        Operation(1, "nll", name, None, (0,), shape=loss, in_loss=True),
+        Operation(2, "mask", "", None, (1,), shape=table, in_loss=in_loss, attributes=attributes),
+    ]
+    for number, (kind, shape) in enumerate(after or (("mean", ()),), 3):
+        steps.append(Operation(number, kind, "", None, (number - 1,), shape=shape, in_loss=True))
+    return severities(trace_of(operations=tuple(steps), loop=LOOP))
+
+
+def test_losses_times_a_column_of_weights_are_a_table() -> None:
+    assert weighed() == [Severity.ERROR]
+    assert weighed(loss=(64, 1), weights=(64,)) == [Severity.ERROR]
+    assert weighed(("neg", (64, 64)), ("sum", ()), ("scale", ())) == [Severity.ERROR]
+
+
+def test_weights_that_are_meant_for_pairs_are_silent() -> None:
+    assert weighed(weights=(64, 64)) == []  # a kernel
+    assert weighed(weights=None) == []
+    assert weighed(weights=(64,), table=(64,)) == []
+    assert weighed(weights=(5, 1), table=(5, 64)) == []  # five temperatures
+    assert weighed(loss=(1,), weights=(1, 1), table=(1, 1)) == []
+    assert weighed(("mean", (64,)), ("amax", ())) == []  # of the mean of each
+    assert weighed(("amax", (64,)), ("mean", ())) == []
+    assert weighed(("neg", (64, 64))) == []
+    assert weighed(loss=(64, 1), weights=(64,), name="UnsqueezeBackward0") == []  # by hand
+    assert weighed(in_loss=False) == []
+    assert weighed(loss=(), weights=None, table=()) == []
