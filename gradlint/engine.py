@@ -16,6 +16,7 @@ from gradlint.graph import Graph, Operation
 from gradlint.hooks.calls import Calls
 from gradlint.hooks.gains import GainRecorder, Gains
 from gradlint.hooks.graph import CapturedGraph, capture
+from gradlint.hooks.leaves import Leaves
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.modules import ModuleReader
 from gradlint.hooks.operations import MAX_CALLS, OperationReader, readable
@@ -66,6 +67,7 @@ class Observer:
         self.observations: list[Observation] = []
         self.events: list[Event] = []
         self.flows: list[Flow] = []
+        self.leaves = Leaves()
         self.calls = Calls()
         self.outputs: Any = None
         self.captured: CapturedGraph | None = None
@@ -232,6 +234,7 @@ class Observer:
         if loss.grad_fn is None:
             return
         self.captured = self.read_graph(loss)
+        self.leaves.note(self.captured, self.modules)
         if not self.graph:
             self.graph = self.captured.graph
         self.graph_of_step = self.captured.graph
@@ -383,5 +386,9 @@ class Observer:
             modules=dict(self.facts_of_modules),
             parameters=dict(self.facts_of_parameters),
             graph=self.graph,
-            facts=replace(facts, events=(*facts.events, *self.events), flows=tuple(self.flows)),
+            facts=replace(
+                facts,
+                events=(*facts.events, *self.events, *self.leaves.events(self.modules)),
+                flows=tuple(self.flows),
+            ),
         )

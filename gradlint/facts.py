@@ -161,6 +161,10 @@ class Event:
     - "exception": `phase` ("forward", "loss", "backward", "optimizer"), `type`, `message`.
     - "detached-loss", "loss-not-scalar" (`shape`).
     - "unregistered-module": `attribute`, `kind`, `parameters` (their number), `container`.
+    - "plain-tensor": an attribute that is no parameter and wants a gradient, is no zeros, and
+      was the same at the end (`attribute`, `parameters`: its entries).
+    - "made-anew": matrices in the graph that are parameters of no model, others at every one of
+      so many `forwards`, and gone after each (`shapes`).
     """
 
     name: str

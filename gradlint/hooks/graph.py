@@ -130,7 +130,7 @@ def capture(
             ids[node] = len(operations)
             captured.nodes[ids[node]] = node
             captured.edges[ids[node]] = []
-            operations.append(_leaf(ids[node], node))
+            operations.append(_leaf(ids[node], node, modules))
             continue
         number = _number(node)
         owner = owners.get(number) if number is not None else None
@@ -154,9 +154,29 @@ def capture(
     return captured
 
 
-def _leaf(identity: int, node: Node) -> Operation:
-    """Return the operation of a tensor that needs a gradient and is no parameter of the model."""
-    return Operation(id=identity, kind="input", name="input", shape=tuple(node.variable.shape))
+def _leaf(identity: int, node: Node, modules: Mapping[str, nn.Module]) -> Operation:
+    """Return the operation of a tensor that needs a gradient and is no parameter of the model.
+
+    It says whether it is a parameter all the same, or which attribute of a module it is.
+    """
+    leaf = node.variable
+    home = attribute_of(leaf, modules)
+    told: dict[str, Any] = {"parameter": True} if isinstance(leaf, nn.Parameter) else {}
+    if home is not None:
+        told["attribute"] = home[1]
+    shape = tuple(leaf.shape)
+    return Operation(id=identity, kind="input", name="input", shape=shape, attributes=told)
+
+
+def attribute_of(leaf: Tensor, modules: Mapping[str, nn.Module]) -> tuple[str, str] | None:
+    """Return the module and the attribute that a plain tensor is, or None."""
+    if isinstance(leaf, nn.Parameter):
+        return None
+    for path, module in modules.items():
+        for name, value in vars(module).items():
+            if value is leaf:
+                return path, name
+    return None
 
 
 def _operation(

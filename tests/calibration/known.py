@@ -38,6 +38,8 @@ MOVED: frozenset[str] = frozenset({
     "highway-gates-shut",  # GL202: gates whose output is below rounding
     "branch-without-padding",  # GL808: convolutions that leave one position
     "features-normalized-over-the-batch",  # GL608: a norm over the samples
+    "people-as-a-plain-tensor",  # GL709: plain tensors that act as weights
+    "layer-made-at-every-call",  # GL709: matrices of no model, others at every forward
     "running-statistics-with-momentum-zero",  # GL806: at momentum 0 no run is too short
     "dice-of-raw-scores",  # GL602: an overlap by hand is known by its form
     "policy-gradient-of-raw-scores",  # GL602: so is a policy's gradient
