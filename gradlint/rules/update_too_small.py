@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import noise, progress
-from gradlint.rules._optimizer import NOT_GIVEN, steps
+from gradlint.rules._optimizer import NOT_GIVEN, given, steps
+from gradlint.rules._scale_free import divides_scale_out
 from gradlint.rules._updates import (
     USUAL_RATE,
     below_rounding,
@@ -19,7 +20,9 @@ from gradlint.rules._updates import (
     warming_up,
 )
 from gradlint.rules.base import Rule
-from gradlint.trace import Trace
+from gradlint.trace import OptimizerFacts, Trace
+
+_ADADELTA = "Use lr=1.0: Adadelta finds the size of its steps itself, and a rate scales them down."
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class UpdateTooSmall(Rule):
     a watched loop `min_looked_at` steps suffice, taken to the loop's highest learning rate; one
     that ran to its end over `min_whole` steps or more is flagged as well where they all together
     moved no matrix by `min_travel` of its size, and one in which every gradient that backward
-    left was exactly zero.
+    left was exactly zero. Where the learning rates of an optimizer differ by `min_apart` or more,
+    fresh matrices that hold most of the weights are flagged alone, if the highest rate would move
+    them. Adadelta at a hundredth of its own rate of 1 is flagged below `min_ratio_adadelta`.
 
     ## Why is this bad?
     At 1e-6 a step it takes a million steps to replace a weight. In half precision such
@@ -66,6 +71,11 @@ class UpdateTooSmall(Rule):
     - CS231n notes, "Neural networks part 3": about 1e-3 is usual
     - `min_ratio` 1e-6: on 30 healthy runs no matrix was below 1e-4 from step 10 on; two decades
       are left for fine-tuning rates
+    - `min_apart` 1e3: rates that differ on purpose do by 2.6 (Howard & Ruder, 2018) or 0.65 to
+      0.95 a layer (Clark et al., 2020), 1/1024 by width (Yang et al., 2022)
+    - Zeiler (2012), "ADADELTA", has no learning rate: in torch it is 1. Digits are learned by half
+      after 14 steps at 1, 100 at 0.1, 990 at 0.01 (updates of 4e-4), and in 2000 steps not at
+      0.001 (4e-5); nobody fine-tunes with it
     - `min_travel` 1e-2: a fifth of what loss-not-decreasing asks for before it says that weights
       moved and nothing came of it; wide networks that learn by less ("lazy training", Chizat et
       al., 2019) show a loss that falls
@@ -83,6 +93,8 @@ class UpdateTooSmall(Rule):
     min_looked_at: int = 3
     min_whole: int = 100
     min_travel: float = 1e-2
+    min_apart: float = 1e3
+    min_ratio_adadelta: float = 1e-4
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if no matrix moves."""
@@ -103,7 +115,9 @@ class UpdateTooSmall(Rule):
             return
         path = max(medians, key=lambda p: medians[p])
         travel = self._travel(trace, medians[path] * factor)
-        if medians[path] * factor >= self.min_ratio and not travel < self.min_travel:
+        least, usual = self._least(trace)
+        if medians[path] * factor >= least and not travel < self.min_travel:
+            yield from self._held_back(trace, {p: m * factor for p, m in medians.items()}, late)
             return
         rate = trace.of("learning_rate").at("").training.median
         ratio = medians[path]
@@ -113,25 +127,65 @@ class UpdateTooSmall(Rule):
                 return  # nothing moves at any rate: not the rate's fault
             ratio = expected
         shown = "" if math.isnan(rate) else f" at a learning rate of {rate:.2g}"
-        limit = f" (limit {self.min_ratio:.2g})"
-        if ratio * factor >= self.min_ratio:
+        limit = f" (limit {least:.2g})"
+        if ratio * factor >= least:
             limit = f", {travel:.2g} in the whole run (limit {self.min_travel:.2g})"
         yield self.finding(
             "",
             f"no weight matrix changes by more than {ratio:.2g} of its size a step{shown}"
             f"{limit}; the loss stays at {late:.2g}",
             trace=trace,
+            help=_ADADELTA if usual == 1 else self.help,
             evidence={
                 "ratio": ratio,
-                "limit": self.min_ratio,
+                "limit": least,
                 "learning_rate": None if math.isnan(rate) else rate,
-                "rate_suffices": rate * self.min_ratio <= ratio * USUAL_RATE,
+                "rate_suffices": rate * least <= ratio * usual,
             },
         )
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
         return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
+
+    def _least(self, trace: Trace) -> tuple[float, float]:
+        """Return the smallest update there should be, and the optimizer's usual rate."""
+        optimizer = given(trace)
+        if optimizer is None or optimizer.kind != "Adadelta" or trace.facts.pretrained:
+            return self.min_ratio, USUAL_RATE
+        low = max(optimizer.learning_rates, default=1.0) <= 0.01
+        return (self.min_ratio_adadelta, 1.0) if low else (self.min_ratio, USUAL_RATE)
+
+    def _held_back(
+        self, trace: Trace, ratios: Mapping[str, float], loss: float
+    ) -> Iterator[Finding]:
+        """Find most of the weights standing still at rates far below the optimizer's highest."""
+        optimizer = given(trace)
+        if optimizer is None or trace.facts.pretrained:
+            return
+        rates = [rate for rate in optimizer.learning_rates if rate > 0]
+        low, high = min(rates, default=math.inf), max(rates, default=0.0)
+        still = [
+            trace.parameters[path]
+            for path, ratio in ratios.items()
+            if ratio < self.min_ratio
+            and trace.parameters[path].in_optimizer is not False
+            and _at_rate(trace, path, high, optimizer) >= 100 * self.min_ratio
+        ]
+        every = sum(trace.parameters[path].numel for path in ratios)
+        share = sum(p.numel for p in still) / every
+        if high < self.min_apart * low or share <= 0.5:
+            return
+        yield self.finding(
+            "",
+            f"learning rates run from {low:.2g} to {high:.2g}: {len(still)} of {len(ratios)} "
+            f"weight matrices, {share:.0%} of the weights, change by less than "
+            f"{self.min_ratio:.2g} of their size a step; the loss stays at {loss:.2g}",
+            trace=trace,
+            help="Give fresh layers one learning rate; let it fall by 0.65 to 0.95 a layer only "
+            "where weights were trained before.",
+            evidence={"lowest_rate": low, "highest_rate": high, "share": share},
+        )
 
     def _travel(self, trace: Trace, ratio: float) -> float:
         """Return how far a run that is over could take a matrix, in its own size."""
@@ -173,6 +227,14 @@ class UpdateTooSmall(Rule):
         if len(looked) >= self.min_steps or not then:
             return self.min_steps, 1.0
         return self.min_looked_at, max(rates.values()) / statistics.median(then)
+
+
+def _at_rate(trace: Trace, path: str, rate: float, optimizer: OptimizerFacts) -> float:
+    """Return the update of a matrix, over its size, that a learning rate would make."""
+    if divides_scale_out(optimizer):
+        return rate
+    pushed = trace.of("gradient_ratio").at(path).training.median
+    return rate * pushed if math.isfinite(pushed) else 0.0
 
 
 def _rounded_away(trace: Trace, paths: Sequence[str]) -> float | None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
@@ -233,3 +236,81 @@ def test_a_gradient_of_zeros_alone_moves_nothing(norms, losses, flagged) -> None
     found = findings_of(UpdateTooSmall(), observed)
 
     assert [f.message.partition(" is ")[2][:9] for f in found] == (["exactly 0"] if flagged else [])
+
+
+def adadelta(ratio: float, rate: float = 1e-3, **facts: object) -> list[str]:
+    optimizer = OptimizerFacts(str(facts.pop("kind", "Adadelta")), groups=({"lr": rate},))
+    observed = trace([ratio] * 40, rates=[rate] * 40, optimizer=optimizer, **facts)  # type: ignore[arg-type]
+    return [f.help or "" for f in findings_of(UpdateTooSmall(), observed)]
+
+
+def test_adadelta_finds_its_own_rate() -> None:
+    (said,) = adadelta(4e-5)
+
+    assert said.startswith("Use lr=1.0")
+    assert adadelta(4e-5, rate=0.01)
+    assert adadelta(1e-4) == []
+    assert adadelta(4e-5, rate=0.011) == []
+    assert adadelta(4e-5, kind="Adam") == []
+    assert adadelta(4e-5, pretrained=True) == []
+    assert adadelta(4e-5, losses=[2.0, *[0.5] * 40]) == []
+
+
+def test_the_cause_is_adadelta_s_rate_alone() -> None:
+    optimizer = OptimizerFacts("Adadelta", groups=({"lr": 1e-3},))
+    (found,) = findings_of(
+        UpdateTooSmall(), trace([4e-5] * 40, rates=[1e-3] * 40, optimizer=optimizer)
+    )
+
+    assert found.evidence["limit"] == 1e-4
+    assert found.evidence["rate_suffices"]
+
+
+def apart(
+    *ratios: float,
+    rates: tuple[float, ...] = (0.1, 1e-7),
+    pushed: float = 0.1,
+    kind: str = "SGD",
+    held: bool = True,
+    **facts: object,
+) -> list[str]:
+    """What is said of matrices in groups with rates of their own."""
+    optimizer = OptimizerFacts(kind, groups=tuple({"lr": rate} for rate in rates))
+    seen = trace(*([r] * 40 for r in ratios), optimizer=optimizer, **facts)  # type: ignore[arg-type]
+    parameters = [replace(p, in_optimizer=held) for p in seen.parameters.values()]
+    gradients = [observe("gradient_ratio", p.path, [pushed] * 40) for p in parameters]
+    whole = trace_of(
+        list(seen),
+        *gradients,
+        parameters=parameters,
+        modules=list(seen.modules.values()),
+        optimizer=optimizer,
+        pretrained=bool(facts.get("pretrained")),
+    )
+    return [f.message for f in findings_of(UpdateTooSmall(), whole)]
+
+
+def test_rates_that_vanish_from_layer_to_layer_are_told_of_most_weights() -> None:
+    (said,) = apart(1e-2, 1e-8, 0.0)
+
+    assert said.startswith("learning rates run from 1e-07 to 0.1: 2 of 3 weight matrices, 67%")
+    assert apart(1e-2, 1e-8, 0.0, kind="Adam", pushed=0.0)
+
+
+def test_rates_that_differ_otherwise_are_silent() -> None:
+    assert apart(1e-2, 1e-8) == []  # half
+    assert apart(1e-2, 1e-8, 1e-6) == []
+    assert apart(1e-2, 1e-8, 0.0, rates=(0.1, 2e-4)) == []
+    assert apart(1e-2, 1e-8, 0.0, rates=(0.1, 0.0)) == []  # on purpose
+    assert apart(1e-2, 1e-8, 0.0, rates=()) == []
+    assert apart(1e-2, 1e-8, 0.0, pushed=9e-4) == []  # no gradient to speak of
+    assert apart(1e-2, 1e-8, 0.0, pushed=math.nan) == []
+    assert apart(1e-2, 1e-8, 0.0, pretrained=True) == []
+    assert apart(1e-2, 1e-8, 0.0, held=False) == []
+    assert apart(1e-2, 1e-8, 0.0, losses=[2.0, *[0.5] * 40]) == []
+
+
+def test_updates_by_hand_have_no_rates_to_compare() -> None:
+    loop = LoopFacts(steps=40, by_hand=True)
+
+    assert findings_of(UpdateTooSmall(), trace([1e-2] * 40, optimizer=None, loop=loop)) == ()
