@@ -22,7 +22,8 @@ class Linked:
 def _given(finding: Finding) -> bool:
     """Whether it is a setting, or was in the data: nothing in a run brings that about."""
     in_data = finding.evidence.get("phase") in ("input", "target") and (finding.step or 0) <= 1
-    return bool(finding.evidence.get("maximize")) or in_data
+    odd_batch = bool(finding.evidence.get("of_one_batch"))
+    return bool(finding.evidence.get("maximize")) or in_data or odd_batch
 
 
 def link(
@@ -75,7 +76,7 @@ def _parent(
     """Return the finding that explains `ranked[index]`, and how.
 
     Mechanisms are asked in order, so the explanation nearest the origin wins. A pair of
-    rules that explain each other is settled by rank.
+    rules that explain each other is settled by rank, unless nothing explains one of them.
     """
     symptom = ranked[index]
     if _given(symptom):
@@ -86,7 +87,8 @@ def _parent(
                 continue
             if cause.severity is Severity.NOTE and symptom.severity > Severity.NOTE:
                 continue
-            if index < other and any(m.leads(symptom, cause) for m in mechanisms):
+            mutual = index < other and any(m.leads(symptom, cause) for m in mechanisms)
+            if mutual and not _given(cause):
                 continue
             return other, mechanism.because
     return None

@@ -83,3 +83,10 @@ def not_before(cause: Finding, symptom: Finding) -> bool:
     if symptom.code == "GL102" and cause.evidence.get("phase") != "parameter":
         return False
     return symptom.step is None or (cause.step or 0) <= max(symptom.step, 1)
+
+
+def of_one_batch(cause: Finding, symptom: Finding) -> bool:
+    """Whether a batch unlike the others ruined the run, and `symptom` was not there before."""
+    if not cause.evidence.get("of_one_batch"):
+        return False
+    return symptom.step is None or symptom.step + 5 >= (cause.step or 0)

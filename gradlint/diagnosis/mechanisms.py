@@ -260,6 +260,13 @@ MECHANISMS: tuple[Mechanism, ...] = (
         conditions.not_the_rate,
     ),
     _mechanism(
+        "odd-batch",
+        "GL306",
+        f"GL201 GL202 GL302 GL401 GL403 GL501 {_SCALE} {_PROGRESS}",
+        "one batch unlike the others threw the weights where no gradient leads back from",
+        conditions.of_one_batch,
+    ),
+    _mechanism(
         "large-gradient",
         "GL302",
         f"GL306 GL401 GL501 {_SCALE} {_PROGRESS}",

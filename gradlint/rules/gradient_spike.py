@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
+from gradlint.rules._batches import Unlike, jumps, never_back, unlike
 from gradlint.rules._loop import NO_LOOP
 from gradlint.rules._series import points, spikes
 from gradlint.rules.base import Rule
@@ -23,6 +24,10 @@ class GradientSpike(Rule):
     the twenty before. Flags a step above `min_factor` times that, above six robust deviations
     of its logarithm, and above the first ten steps, after which the norm came back. Names the
     parameter whose gradient rose the most.
+
+    It is an error where the loss never came back, and the batch of that step was unlike those
+    before: a layer that is called on the input answered it with more than `min_factor` times its
+    largest output before, and by more than its weights' last update allows.
 
     ## Why is this bad?
     One such step can undo many: plain SGD moves in proportion to it. It comes from a batch unlike
@@ -58,7 +63,8 @@ class GradientSpike(Rule):
     ## When it is wrong
     Gradients of single samples, of policies and of nearly fitted models vary by decades; the
     deviation is measured on the run itself, and a spike is to top the first steps. It is a note:
-    a run often forgets it.
+    a run often forgets it. A run that ends where its loss was before, or within `min_factor` times
+    that, has forgotten it.
 
     ## References
     - Pascanu, Mikolov & Bengio (2013), "On the difficulty of training recurrent neural networks",
@@ -79,6 +85,10 @@ class GradientSpike(Rule):
         """Yield one finding for the largest spike."""
         loop = trace.facts.loop
         if loop is None or loop.streams > 1 or loop.scale_unknown:
+            return
+        odd = self._odd_batch(trace)
+        if odd is not None:
+            yield odd
             return
         found = spikes(points(trace, "total_gradient_norm"), self.min_factor)
         if not found:
@@ -108,6 +118,36 @@ class GradientSpike(Rule):
         """Say so where there was no loop: some tens of steps have no usual size yet."""
         return NO_LOOP if trace.facts.loop is None else super().skip_reason(trace)
 
+    def _odd_batch(self, trace: Trace) -> Finding | None:
+        """Return the finding for the first jump that a batch unlike the others made for good."""
+        for step, norm, usual in jumps(trace, self.min_factor):
+            seen = unlike(trace, step, self.min_factor)
+            if seen is not None and never_back(trace, step, self.min_factor):
+                return self._of_batch(trace, seen, norm, usual)
+        return None
+
+    def _of_batch(self, trace: Trace, seen: Unlike, norm: float, usual: float) -> Finding:
+        return self.finding(
+            seen.module,
+            f"the gradient's norm jumps to {norm:.2g} at step {seen.step}, {norm / usual:.2g} "
+            f"times its usual size (limit {self.min_factor:.2g}), and the loss never comes back: "
+            f"{seen.module or 'the model'} answers the batch of that step with {seen.rise:.2g} "
+            f"times its largest output before, and its weights had changed by {seen.moved:.2g} of "
+            "themselves",
+            trace=trace,
+            severity=Severity.ERROR,
+            step=seen.step,
+            help=_SENTINELS,
+            evidence={
+                "norm": norm,
+                "usual": usual,
+                "limit": self.min_factor,
+                "of_one_batch": True,
+                "rise": seen.rise,
+                "moved": seen.moved,
+            },
+        )
+
     def _parameter(self, trace: Trace, step: int) -> str | None:
         """Path of the parameter whose gradient is the largest multiple of its usual one.
 
@@ -122,3 +162,9 @@ class GradientSpike(Rule):
             if len(before) >= 5 and value >= 0.1 * max(now.values()):
                 rises[path] = value / statistics.median(before)
         return max(rises, key=lambda path: rises[path]) if rises else None
+
+
+_SENTINELS = (
+    "Look at the inputs of that batch: replace marks of missing values (-999) and outliers before "
+    "they reach the model."
+)

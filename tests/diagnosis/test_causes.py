@@ -496,3 +496,13 @@ def test_inputs_of_zero_do_not_overflow(scale, expected) -> None:
     ]
 
     assert roots(link(found)) == expected
+
+
+def test_a_batch_unlike_the_others_explains_the_growth_it_began() -> None:
+    odd = said("GL306", step=11).but(evidence={"of_one_batch": True})
+    growth, infinite = said("GL302", step=9), said("GL501", exact=True, step=14)
+    before = said("GL302", step=2)
+
+    assert roots(link([infinite, growth, odd])) == ["GL306"]
+    assert "GL302" in roots(link([infinite, before, odd]))
+    assert "GL306" not in roots(link([infinite, growth, said("GL306", step=15)]))

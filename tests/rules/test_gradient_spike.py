@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gradlint.finding import Severity
 from gradlint.rules.gradient_spike import GradientSpike
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import LoopFacts, ParameterFacts, Trace
+from gradlint.trace import LoopFacts, ModuleFacts, ParameterFacts, Trace
 
 SPIKE = [1.0] * 20 + [50.0] + [1.0] * 19
 
@@ -110,3 +110,119 @@ def test_it_says_why_it_is_skipped() -> None:
     )
     assert GradientSpike().skip_reason(trace([])) == "not observed: total_gradient_norm"
     assert GradientSpike().skip_reason(trace(SPIKE)) is None
+
+
+INF = float("inf")
+RUINED = [1.0] * 10 + [300.0] + [1e6] * 9
+JUMPED = [1.0] * 10 + [50.0] + [2.0] * 9
+
+
+def ruined(
+    losses: list[float] = RUINED,
+    outputs: list[float] = JUMPED,
+    *,
+    norms: list[float] | None = None,
+    moved: float = 0.01,
+    kind: str = "Linear",
+    given: bool = True,
+    ours: bool = False,
+    missing: int = 0,
+    fan_in: int = 16,
+) -> Trace:
+    facts = ModuleFacts(
+        "0", kind, 0, 1, parameters=("0.weight", "0.bias"), input_given=given, ours=ours
+    )
+    seen = [(i, v) for i, v in enumerate(outputs, 1) if i != missing]
+    return trace_of(
+        observe("total_gradient_norm", "", norms or [1.0] * 10 + [4e3] + [1e7] * 9, kind="model"),
+        observe("loss", "", losses, kind="model"),
+        *[observe("activation_rms", "0", [v], step=i) for i, v in seen],
+        observe("update_to_weight_ratio", "0.weight", [moved] * 20),
+        modules=[facts],
+        parameters=[
+            ParameterFacts("0.bias", (8,), module="0"),
+            ParameterFacts("0.weight", (8, fan_in), module="0", fan_in=fan_in),
+        ],
+        loop=LoopFacts(steps=20),
+    )
+
+
+def test_a_batch_that_ruins_the_run_is_an_error() -> None:
+    (found,) = findings_of(GradientSpike(), ruined())
+
+    assert (found.severity, found.step, found.module) == (Severity.ERROR, 11, "0")
+    assert found.message == (
+        "the gradient's norm jumps to 4e+03 at step 11, 4e+03 times its usual size (limit 10), and "
+        "the loss never comes back: 0 answers the batch of that step with 50 times its largest "
+        "output before, and its weights had changed by 0.01 of themselves"
+    )
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[1.0] * 10 + [300.0, 1e9, INF, *[float("nan")] * 7], [-1.0] * 10 + [300.0] + [20.0] * 9],
+    ids=["not-finite", "likelihood"],
+)
+def test_a_loss_that_ends_far_above_never_came_back(losses: list[float]) -> None:
+    (found,) = findings_of(GradientSpike(), ruined(losses))
+
+    assert found.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(ruined([1.0] * 10 + [300.0] + [0.9] * 9), id="forgotten"),
+        pytest.param(ruined([1.0] * 10 + [300.0] + [5.0] * 9), id="nearly-forgotten"),
+        pytest.param(ruined([INF] * 10 + [300.0] + [INF] * 9), id="not-finite-before"),
+        pytest.param(ruined([0.0] * 10 + [300.0] + [5.0] * 9), id="no-loss-before"),
+        pytest.param(ruined(RUINED[:11]), id="no-loss-after"),
+        pytest.param(ruined([], JUMPED), id="no-loss"),
+        pytest.param(ruined(outputs=[1.0] * 10 + [9.0] + [2.0] * 9), id="a-batch-like-the-others"),
+        pytest.param(ruined(outputs=[1.0] * 10 + [50.0] * 10), id="other-data-from-there-on"),
+        pytest.param(ruined(outputs=[1.0] * 10 + [50.0]), id="nothing-after"),
+        pytest.param(ruined(outputs=[0.0] * 10 + [50.0] + [2.0] * 9), id="nothing-before"),
+        pytest.param(ruined(outputs=[1.0] * 3 + [30.0] + [1.0] * 6 + JUMPED[10:]), id="at-times"),
+        pytest.param(ruined(moved=1.5), id="weights-that-moved-far"),
+        pytest.param(ruined(fan_in=1 << 18), id="so-many-inputs-that-a-small-step-is-enough"),
+        pytest.param(ruined(missing=10), id="the-step-before-was-not-looked-at"),
+        pytest.param(ruined(missing=11), id="the-step-was-not-looked-at"),
+        pytest.param(ruined(kind="LayerNorm"), id="not-linear"),
+        pytest.param(ruined(given=False), id="a-layer-of-the-middle"),
+        pytest.param(ruined(ours=True), id="a-layer-of-their-own"),
+        pytest.param(ruined(norms=[1.0] * 10 + [9.0] + [1e7] * 9), id="no-jump-of-the-gradient"),
+        pytest.param(
+            ruined(norms=[1.0] * 3 + [1e4] + [1.0] * 6 + [4e3] + [1e7] * 9), id="not-the-first"
+        ),
+        pytest.param(ruined(norms=[0.0] * 10 + [4e3] * 10), id="no-gradient-before"),
+    ],
+)
+def test_what_is_not_one_batch_s_doing_is_no_error(seen: Trace) -> None:
+    assert [f for f in findings_of(GradientSpike(), seen) if f.severity > Severity.NOTE] == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "until"),
+    [("activation_rms", 7), ("update_to_weight_ratio", 20), ("loss", 10)],
+    ids=["outputs-of-three-steps", "weights-that-were-not-looked-at", "no-loss-before"],
+)
+def test_what_was_not_seen_is_not_said(metric: str, until: int) -> None:
+    seen = ruined()
+    kept = [o for o in seen.observations if o.metric != metric or o.step > until]
+
+    assert not findings_of(GradientSpike(), seen.but(observations=kept))
+
+
+def test_a_layer_without_a_matrix_is_not_asked() -> None:
+    seen = ruined()
+
+    assert not findings_of(GradientSpike(), seen.but(parameters={}))
+
+
+def test_five_steps_tell_what_is_usual() -> None:
+    def early(steps: int) -> Trace:
+        norms = [1.0] * steps + [4e3] + [1e7] * 9
+        return ruined([1.0] * steps + RUINED[10:], [1.0] * steps + JUMPED[10:], norms=norms)
+
+    assert len(findings_of(GradientSpike(), early(5))) == 1
+    assert not findings_of(GradientSpike(), early(4))
