@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import NO_LOOP, by_stream, of_stream
 from gradlint.rules.base import Rule
-from gradlint.trace import Trace
+from gradlint.trace import Observation, Trace
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class GradientsNotCleared(Rule):
     ## What it does
     Looks at what is left in `.grad` when the first backward after a step begins. It is an
     error where that is not zero at `min_share` of at least `min_steps` observed steps of an
-    optimizer, and a note where it is at a quarter of them or more.
+    optimizer, and a note where it is at a quarter of them or more. Optimizers that take turns,
+    each once after every backward pass, are looked at one by one.
 
     ## Why is this bad?
     `backward` adds to `.grad`. Without `zero_grad` every step follows the sum of all gradients
@@ -81,12 +82,13 @@ class GradientsNotCleared(Rule):
         """Yield one finding for each optimizer whose gradients were carried over."""
         loop = trace.facts.loop
         carried = trace.of("carried_gradient_norm").at("").since(2)  # nothing comes before step 1
-        for stream, seen in by_stream(trace, carried).items():
+        streams = by_stream(trace, carried)
+        for stream, seen in (_by_turn(trace, carried) or streams).items():
             dirty = [o for o in seen if o.value != 0]
             if len(dirty) < self.min_steps or len(dirty) < 0.25 * len(seen):
                 continue
             always = len(dirty) >= self.min_share * len(seen)
-            module, whose = of_stream(trace, stream)
+            module, whose = of_stream(trace, stream) if stream in streams else ("", f" of {stream}")
             yield self.finding(
                 module,
                 "gradients were not cleared: those of the step before were still there at "
@@ -97,6 +99,23 @@ class GradientsNotCleared(Rule):
                 help=_BY_HAND if loop is not None and loop.by_hand else self.help,
                 evidence={"steps": len(seen), "carried": len(dirty)},
             )
+
+
+def _by_turn(trace: Trace, carried: Iterable[Observation]) -> dict[str, list[Observation]]:
+    """Group steps by whose turn they are, where every optimizer steps once after each backward.
+
+    Nothing where it is not so, or where optimizers have losses of their own.
+    """
+    loop = trace.facts.loop
+    count = len(loop.optimizers) if loop is not None else 0
+    if loop is None or count < 2 or loop.streams > 1 or loop.steps != count * loop.backwards:
+        return {}
+    turns: dict[str, list[Observation]] = {}
+    for seen in carried:
+        place = (seen.step - 1) % count
+        if seen.step > count:  # nothing comes before the first turn of each
+            turns.setdefault(f"optimizer {place + 1} of {count}, by their turns", []).append(seen)
+    return turns
 
 
 _BY_HAND = "Set each parameter's .grad to None after its update."

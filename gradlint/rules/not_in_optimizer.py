@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import keeps, left_alone, moved, without_the_model
+from gradlint.rules._loop import keeps, learned, left_alone, moved, without_the_model
 from gradlint.rules._optimizer import NOT_GIVEN, given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -60,7 +60,8 @@ class NotInOptimizer(Rule):
     ## When it is wrong
     Training the head of a pretrained network leaves its front out on purpose, adversarial
     networks have one optimizer for each side, teachers and target networks have none: where
-    that shows (loaded weights, a twin that is trained, such a name) it is a note. Where a
+    that shows (loaded weights, a twin that is trained, such a name) it is a note, unless the
+    optimizers of a loop hold nothing that ever gets a gradient. Where a
     watched loop optimizes an image or a prompt, and where weights move all the same (by hand,
     by an optimizer that is not watched), it is silent.
 
@@ -111,6 +112,8 @@ class NotInOptimizer(Rule):
         group: Sequence[ParameterFacts],
         held: Sequence[ParameterFacts],
     ) -> tuple[Severity, str]:
+        if _in_vain(trace, held):
+            return Severity.ERROR, ": none that it holds ever got one"
         names = path.lower().split(".")
         if any(part.startswith(_PARTNERS) or part.endswith(_PARTNERS) for part in names):
             return Severity.NOTE, ": another optimizer's, by its name"
@@ -134,6 +137,17 @@ def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
         and not moved(trace, parameter.path)
         and keeps(trace, parameter.path)
     )
+
+
+def _in_vain(trace: Trace, held: Sequence[ParameterFacts]) -> bool:
+    """Whether the optimizers of a loop hold parameters, and only such as never got a gradient.
+
+    Holding a copy of what learns is no excuse then.
+    """
+    optimizer, loop = trace.facts.optimizer, trace.facts.loop
+    if loop is None or not held or optimizer is None or optimizer.foreign:
+        return False
+    return all(p.gradient == "missing" and not learned(trace, p.path) for p in held)
 
 
 def _in_front(

@@ -96,3 +96,35 @@ def test_nothing_is_said_without_a_loop() -> None:
     observed = trace_of(observe("carried_gradient_norm", "", [0, 1, 2, 3, 4]))
 
     assert findings_of(GradientsNotCleared(), observed) == ()
+
+
+@pytest.mark.parametrize(
+    ("loop", "expected"),
+    [
+        pytest.param(
+            LoopFacts(steps=12, backwards=6, optimizers=("Adam", "Adam")), ERROR, id="turns"
+        ),
+        pytest.param(
+            LoopFacts(steps=12, backwards=12, optimizers=("Adam", "Adam")), NOTE, id="apart"
+        ),
+        pytest.param(LoopFacts(steps=12, backwards=12, optimizers=("Adam",)), NOTE, id="one"),
+        pytest.param(
+            LoopFacts(steps=12, backwards=6, optimizers=("Adam", "Adam"), streams=2), NOTE, id="gan"
+        ),
+    ],
+)
+def test_optimizers_that_take_turns_are_looked_at_one_by_one(loop, expected) -> None:
+    (found,) = findings_of(GradientsNotCleared(), trace([0, 0, *[0.0, 1.0] * 5], loop=loop))
+
+    assert found.severity is expected
+
+
+def test_the_message_tells_whose_turn_it_was() -> None:
+    loop = LoopFacts(steps=12, backwards=6, optimizers=("Adam", "Adam"))
+    (found,) = findings_of(GradientsNotCleared(), trace([0, 0, *[0.0, 1.0] * 5], loop=loop))
+
+    assert found.message == (
+        "gradients were not cleared: those of the step before were still there at 5 of 5 observed "
+        "steps of optimizer 2 of 2, by their turns"
+    )
+    assert not findings_of(GradientsNotCleared(), trace([0.0] * 12, loop=loop))

@@ -159,3 +159,43 @@ FOREIGN = OptimizerFacts("LBFGS", foreign=1)
 )
 def test_in_a_loop_what_moves_is_trained_and_what_judges_is_not(observed, expected) -> None:
     assert severities(observed) == expected
+
+
+ONLINE = [*layer("online.a", held=False), *layer("online.b", held=False)]
+TARGET = [
+    *layer("target.a", held=True, gradient="missing"),
+    *layer("target.b", held=True, gradient="missing"),
+]
+LEARNED = observe("gradient_norm", "target.a.weight", [0.5])
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(loop(trace(ONLINE, TARGET)), Severity.ERROR, id="the-target-s-optimizer"),
+        pytest.param(loop(trace(ONLINE, TARGET), LEARNED), Severity.NOTE, id="master-weights"),
+        pytest.param(
+            loop(trace(ONLINE, layer("target.a", held=True), layer("target.b", held=True))),
+            Severity.NOTE,
+            id="both-have-gradients",
+        ),
+        pytest.param(
+            loop(trace(ONLINE, TARGET), optimizer=FOREIGN), Severity.NOTE, id="something-else"
+        ),
+        pytest.param(trace(ONLINE, TARGET), Severity.NOTE, id="one-pass-of-a-check"),
+    ],
+)
+def test_an_optimizer_of_what_never_gets_a_gradient_is_the_wrong_one(observed, expected) -> None:
+    assert severities(observed) == [(expected, "online")]
+
+
+def test_a_name_is_no_excuse_for_an_optimizer_that_moves_nothing() -> None:
+    critic = [*layer("critic.a", held=False), *layer("critic.b", held=False)]
+
+    (found,) = findings_of(NotInOptimizer(), loop(trace(critic, TARGET)))
+
+    assert found.severity is Severity.ERROR
+    assert found.message == (
+        "no optimizer holds 4 trainable parameters of critic that got gradients: none that it "
+        "holds ever got one"
+    )
