@@ -112,6 +112,8 @@ class LoopFacts:
     by_hand: bool = False
     optimizers: tuple[str, ...] = ()
     idle_optimizers: tuple[str, ...] = ()
+    alike: int = 0
+    """How many of `optimizers` hold the very parameters of another one, and step while it does."""
     schedulers: tuple[str, ...] = ()
     strangers: tuple[StrangerFacts, ...] = ()
     """Known where nothing updated the models that were watched."""

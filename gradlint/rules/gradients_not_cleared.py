@@ -9,7 +9,7 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import NO_LOOP, by_stream, of_stream
 from gradlint.rules.base import Rule
-from gradlint.trace import Observation, Trace
+from gradlint.trace import LoopFacts, Observation, Trace
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class GradientsNotCleared(Rule):
         loop = trace.facts.loop
         carried = trace.of("carried_gradient_norm").at("").since(2)  # nothing comes before step 1
         streams = by_stream(trace, carried)
-        for stream, seen in (_by_turn(trace, carried) or streams).items():
+        turns = {} if loop is None else _by_turn(loop, carried)
+        for stream, seen in (turns or streams).items():
             dirty = [o for o in seen if o.value != 0]
             if len(dirty) < self.min_steps or len(dirty) < 0.25 * len(seen):
                 continue
@@ -101,14 +102,13 @@ class GradientsNotCleared(Rule):
             )
 
 
-def _by_turn(trace: Trace, carried: Iterable[Observation]) -> dict[str, list[Observation]]:
+def _by_turn(loop: LoopFacts, carried: Iterable[Observation]) -> dict[str, list[Observation]]:
     """Group steps by whose turn they are, where every optimizer steps once after each backward.
 
     Nothing where it is not so, or where optimizers have losses of their own.
     """
-    loop = trace.facts.loop
-    count = len(loop.optimizers) if loop is not None else 0
-    if loop is None or count < 2 or loop.streams > 1 or loop.steps != count * loop.backwards:
+    count = len(loop.optimizers)
+    if count < 2 or loop.streams > 1 or loop.steps != count * loop.backwards:
         return {}
     turns: dict[str, list[Observation]] = {}
     for seen in carried:

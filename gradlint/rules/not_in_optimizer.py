@@ -61,7 +61,7 @@ class NotInOptimizer(Rule):
     Training the head of a pretrained network leaves its front out on purpose, adversarial
     networks have one optimizer for each side, teachers and target networks have none: where
     that shows (loaded weights, a twin that is trained, such a name) it is a note, unless the
-    optimizers of a loop hold nothing that ever gets a gradient. Where a
+    optimizers of a loop hold nothing that ever gets a gradient, or all hold the same. Where a
     watched loop optimizes an image or a prompt, and where weights move all the same (by hand,
     by an optimizer that is not watched), it is silent.
 
@@ -115,7 +115,10 @@ class NotInOptimizer(Rule):
         if _in_vain(trace, held):
             return Severity.ERROR, ": none that it holds ever got one"
         names = path.lower().split(".")
-        if any(part.startswith(_PARTNERS) or part.endswith(_PARTNERS) for part in names):
+        partner = any(part.startswith(_PARTNERS) or part.endswith(_PARTNERS) for part in names)
+        if partner and _all_alike(trace) and not is_copy(path, group, held):
+            return _weight_of(trace), ": every optimizer holds the same others"
+        if partner:
             return Severity.NOTE, ": another optimizer's, by its name"
         if is_copy(path, group, held):
             return Severity.NOTE, ": a copy of a part that is trained"
@@ -123,9 +126,7 @@ class NotInOptimizer(Rule):
             return Severity.NOTE, ": a pretrained network that judges others"
         if trace.facts.pretrained and _in_front(trace, group, held):
             return Severity.NOTE, ": the front of a pretrained network"
-        if trace.facts.pretrained:
-            return Severity.WARNING, ""
-        return Severity.ERROR, ""
+        return _weight_of(trace), ""
 
 
 def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
@@ -139,13 +140,26 @@ def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
     )
 
 
+def _weight_of(trace: Trace) -> Severity:
+    return Severity.WARNING if trace.facts.pretrained else Severity.ERROR
+
+
+def _all_alike(trace: Trace) -> bool:
+    """Whether a loop has several optimizers that take turns, all of the very same parameters.
+
+    One of them was to hold another side.
+    """
+    loop = trace.facts.loop
+    return loop is not None and 2 <= loop.alike == len(loop.optimizers)
+
+
 def _in_vain(trace: Trace, held: Sequence[ParameterFacts]) -> bool:
     """Whether the optimizers of a loop hold parameters, and only such as never got a gradient.
 
     Holding a copy of what learns is no excuse then.
     """
-    optimizer, loop = trace.facts.optimizer, trace.facts.loop
-    if loop is None or not held or optimizer is None or optimizer.foreign:
+    optimizer = trace.facts.optimizer
+    if trace.facts.loop is None or not held or (optimizer is not None and optimizer.foreign):
         return False
     return all(p.gradient == "missing" and not learned(trace, p.path) for p in held)
 

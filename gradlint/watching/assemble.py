@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -136,6 +136,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         idle_optimizers=tuple(
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
+        alike=_alike(loop.optimizers.stepped),
         schedulers=tuple(_schedulers(loop)),
         strangers=loop.strangers.facts() if loop.fed and not (loop.steps or holders) else (),
         streams=streams,
@@ -149,6 +150,21 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         ended=ended,
         own_seconds=loop.own,
         loop_seconds=loop.seconds,
+    )
+
+
+def _alike(stepped: Sequence[Known]) -> int:
+    """Return how many optimizers hold what another one holds, while both of them step."""
+    return sum(
+        any(
+            other is not known
+            and known.paths
+            and other.paths == known.paths
+            and other.first_at < known.last_at
+            and known.first_at < other.last_at
+            for other in stepped
+        )
+        for known in stepped
     )
 
 

@@ -128,3 +128,10 @@ def test_the_message_tells_whose_turn_it_was() -> None:
         "steps of optimizer 2 of 2, by their turns"
     )
     assert not findings_of(GradientsNotCleared(), trace([0.0] * 12, loop=loop))
+
+
+def test_one_optimizer_has_no_turns() -> None:
+    loop = LoopFacts(steps=12, backwards=12, optimizers=("Adam",))
+    (found,) = findings_of(GradientsNotCleared(), trace([0, *[1.0] * 11], loop=loop))
+
+    assert "turns" not in found.message

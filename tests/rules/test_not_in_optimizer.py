@@ -199,3 +199,42 @@ def test_a_name_is_no_excuse_for_an_optimizer_that_moves_nothing() -> None:
         "no optimizer holds 4 trainable parameters of critic that got gradients: none that it "
         "holds ever got one"
     )
+
+
+SIDES = trace(layer("judge", held=True), layer("generator", held=False))
+TEACHER = trace(
+    layer("online.a", held=True), layer("online.b", held=True),
+    layer("teacher.a", held=False), layer("teacher.b", held=False),
+)  # fmt: skip
+
+
+def turns(observed: Trace, alike: int, kinds: int = 2, **more: bool) -> Trace:
+    from dataclasses import replace
+
+    seen = loop(observed, **more)
+    facts = LoopFacts(steps=40, backwards=40, alike=alike, optimizers=("Adam",) * kinds)
+    return seen.but(facts=replace(seen.facts, loop=facts))
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(turns(SIDES, 2), Severity.ERROR, id="both-hold-the-judge"),
+        pytest.param(turns(SIDES, 2, pretrained=True), Severity.WARNING, id="trained-before"),
+        pytest.param(turns(SIDES, 0), Severity.NOTE, id="each-its-own"),
+        pytest.param(turns(SIDES, 2, 3), Severity.NOTE, id="a-third-one"),
+        pytest.param(turns(SIDES, 1, 1), Severity.NOTE, id="one"),
+        pytest.param(turns(TEACHER, 2), Severity.NOTE, id="a-teacher-is-a-copy"),
+        pytest.param(SIDES, Severity.NOTE, id="one-pass-of-a-check"),
+    ],
+)
+def test_two_optimizers_of_one_side_leave_the_other_out(observed, expected) -> None:
+    assert [severity for severity, _ in severities(observed)] == [expected]
+
+
+def test_nothing_held_is_nothing_in_vain() -> None:
+    beside = layer("judge", held=False, gradient="missing")
+
+    (found,) = findings_of(NotInOptimizer(), loop(trace(layer("critic", held=False), beside)))
+
+    assert found.severity is Severity.NOTE
