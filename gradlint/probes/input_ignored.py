@@ -13,7 +13,7 @@ from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.target.trial import copied
 
 
-class _Outputs:
+class Outputs:
     """Keeps what the model was called with, and the first output of every module's first call."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def input_ignored(
     seen: list[dict[str, Tensor]] = []
     given: list[list[Tensor] | None] = []
     for batch in (first, second):
-        outputs = _Outputs()
+        outputs = Outputs()
         with torch.no_grad(), HookManager(twin, outputs):
             run(twin, batch)
         seen.append(outputs.tensors)

@@ -17,6 +17,7 @@ from gradlint.probes.evaluation_mode import evaluation_mode
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
+from gradlint.probes.masked_tokens import masked_tokens
 from gradlint.probes.time_gradients import time_gradients
 from gradlint.probes.unit_sizes import unit_sizes
 from gradlint.target.batches import Batch
@@ -49,6 +50,7 @@ def ask(
     second = next((b for b in candidates if are_others(first.inputs, b.inputs)), None)
     if second is not None:  # else every batch holds the same inputs: nothing to compare
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
+    asked["masked-tokens"] = lambda: masked_tokens(model, _seeded(with_inputs), first.inputs)
     if not own_step and first.targets is not None:
         asked["constant-output"] = lambda: constant_output(model, call, batches)
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)

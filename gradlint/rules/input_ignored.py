@@ -19,10 +19,13 @@ class InputIgnored(Rule):
     ## What it does
     After at least `min_steps` training steps, gives the model two different batches in
     evaluation mode. Flags it if its output changes by at most `max_change` of its size, and
-    names the first module from which on nothing changes any more.
+    names the first module from which on nothing changes any more. Where the inputs hold a mask,
+    samples also exchange the tokens at which it is the same in both: flags a model whose output
+    changes by no more than that.
 
     ## Why is this bad?
-    A constant can fit the mean of the targets and nothing else.
+    A constant can fit the mean of the targets and nothing else. A mask the wrong way round
+    leaves the padding to attend to, which says how long a text is and nothing of it.
 
     ## Example
     ```python
@@ -62,7 +65,9 @@ class InputIgnored(Rule):
     A zero-initialized head ignores its input until it has moved: the rule waits for
     `min_steps` and says nothing while the learning rate is below `min_learning_rate` (a
     warm-up's first steps). It says nothing either if no module at all saw a difference and the
-    batch holds fewer than two samples, since then the two batches were the same.
+    batch holds fewer than two samples, since then the two batches were the same. A mask that
+    chooses one position of each sample, all of whose other positions are ignored on purpose, is
+    none that two samples have in common.
 
     ## References
     - `max_change` is ten times the rounding error of float32 (1.2e-7): an output that changes
@@ -100,6 +105,9 @@ class InputIgnored(Rule):
         """Yield at most one finding."""
         found = trace.facts.probes["input-ignored"]
         change = float(found["output_change"])
+        masked = trace.facts.probes.get("masked-tokens")
+        if change > self.max_change and masked is not None:
+            yield from self._masked(trace, masked, int(found["steps"]))
         layers: Mapping[str, Any] = found.get("layers", {})
         if not change <= self.max_change:
             return
@@ -122,6 +130,23 @@ class InputIgnored(Rule):
                 "constant_input": _is_given_a_constant(trace, start),
                 "layers": dict(layers),
             },
+        )
+
+    def _masked(self, trace: Trace, masked: Mapping[str, Any], steps: int) -> Iterator[Finding]:
+        """Yield a finding if nothing that samples with the same mask exchange is seen."""
+        change = float(masked["change"])
+        if not change <= self.max_change:
+            return
+        yield self.finding(
+            "",
+            f"{masked['tokens']} entries of {masked['of']} exchanged between samples, where their "
+            f"{masked['mask']} agrees, change the output by {change:.1e} of its size after {steps} "
+            f"steps (limit {self.max_change:.0e}): what the mask shows is the same in all samples",
+            trace=trace,
+            step=steps,
+            help="Turn the mask round: look up which of its values hides a position (0 in an "
+            "attention_mask of transformers, True in a key_padding_mask of torch).",
+            evidence={"output_change": change, "limit": self.max_change, "steps": steps},
         )
 
 

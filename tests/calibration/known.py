@@ -40,6 +40,7 @@ MOVED: frozenset[str] = frozenset({
     "features-normalized-over-the-batch",  # GL608: a norm over the samples
     "people-as-a-plain-tensor",  # GL709: plain tensors that act as weights
     "layer-made-at-every-call",  # GL709: matrices of no model, others at every forward
+    "attention-mask-inverted",  # GL206: tokens that samples exchange beside their mask
     "running-statistics-with-momentum-zero",  # GL806: at momentum 0 no run is too short
     "dice-of-raw-scores",  # GL602: an overlap by hand is known by its form
     "policy-gradient-of-raw-scores",  # GL602: so is a policy's gradient
@@ -77,6 +78,7 @@ WHY: dict[str, dict[str, str]] = {
         "run": "autograd keeps the targets of a divergence as a factor, which a watcher does not "
         "take for targets",
     },
+    "attention-mask-inverted": {"run": "tokens are exchanged on a copy, which only check makes"},
     "features-normalized-over-the-batch": {
         "run": "in a loop, statistics of the batch may be what is meant: BatchNorm by hand takes "
         "them",

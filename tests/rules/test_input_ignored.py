@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,3 +91,34 @@ def test_it_says_whether_a_layer_was_given_the_constant(
 
     assert found.evidence["from"] == "2"
     assert found.evidence["constant_input"] is expected
+
+
+def masked(change: float, *, output: float = 0.3) -> Trace:
+    trace = probed(output)
+    seen = {"change": change, "tokens": 240, "mask": "input[mask]", "of": "input[ids]"}
+    probes = {**trace.facts.probes, "masked-tokens": seen}
+    return trace.but(facts=replace(trace.facts, probes=probes))
+
+
+@pytest.mark.parametrize(
+    ("change", "flagged"),
+    [(0.0, True), (1e-6, True), (1.1e-6, False), (0.3, False), (float("nan"), False)],
+)
+def test_tokens_that_change_nothing_beside_their_mask_are_flagged(
+    change: float, flagged: bool
+) -> None:
+    found = findings_of(InputIgnored(), masked(change), exemptions=())
+
+    assert bool(found) is flagged
+    if flagged:
+        assert found[0].message.startswith(
+            "240 entries of input[ids] exchanged between samples, where their input[mask] agrees"
+        )
+        assert found[0].evidence["output_change"] == change
+        assert "mask round" in found[0].help
+
+
+def test_a_model_that_ignores_all_is_told_of_once() -> None:
+    (found,) = findings_of(InputIgnored(), masked(0.0, output=0.0), exemptions=())
+
+    assert "the input is ignored" in found.message
