@@ -6,12 +6,13 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import NORMALIZATIONS, SHAPES
-from gradlint.rules._inputs import reading
+from gradlint.rules._inputs import joined, reading, scale_of
 from gradlint.rules._losses import progress
 from gradlint.rules._optimizer import rescales
 from gradlint.rules.base import Rule
@@ -43,8 +44,9 @@ class UnnormalizedInput(Rule):
     layer's is saturated, or a trainable layer was called on the input itself): a warning where
     their root mean square is above `warning_scale` or below `smallest_scale`, or where one
     feature's is above `warning_scale` and `feature_spread` times that of the median feature;
-    a warning, too, where all of them vary by less than `min_variation` of their mean, or are zero;
-    an error above `error_scale` where no normalization follows in the whole network and the
+    a warning, too, for an input that the layer reads beside others `feature_spread` times smaller
+    (a time, an id), and where all of them vary by less than `min_variation` of their mean, or are
+    zero; an error above `error_scale` where no normalization follows in the whole network and the
     user's optimizer does not divide the gradient's scale out, as Adam does.
 
     ## Why is this bad?
@@ -101,12 +103,9 @@ class UnnormalizedInput(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding for each input on the wrong scale."""
-        for tensor in trace.facts.inputs:
-            if not tensor.floating or tensor.non_finite or not tensor.shape:
-                continue
-            found = self._judge(trace, tensor)
-            if found is not None:
-                yield found
+        floating = [t for t in trace.facts.inputs if t.floating and not t.non_finite and t.shape]
+        found = [f for tensor in floating if (f := self._judge(trace, tensor)) is not None]
+        yield from found or islice(self._joined(trace), 1)
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the inputs are not the user's, or hold no real numbers."""
@@ -166,6 +165,25 @@ class UnnormalizedInput(Rule):
                 "limit": limit,
             },
         )
+
+    def _joined(self, trace: Trace) -> Iterator[Finding]:
+        """Find an input that is put beside others, much smaller ones, for a first layer."""
+        for path, tensor, spread in joined(trace):
+            scale = scale_of(tensor)
+            if scale <= self.warning_scale or spread <= self.feature_spread:
+                continue
+            learned = scale <= self.error_scale and self._learned(trace)
+            known = learned or trace.facts.pretrained or _normalized(trace, path)
+            yield self.finding(
+                path,
+                f"{tensor.name} reaches {path or 'the first layer'} with values from "
+                f"{tensor.minimum:.2g} to {tensor.maximum:.2g}, beside features of a size "
+                f"{spread:.2g} times smaller (limit {self.feature_spread:.2g})",
+                trace=trace,
+                severity=Severity.NOTE if known else Severity.WARNING,
+                help="Divide it by its largest value, or embed it (a time by sines and cosines).",
+                evidence={"scale": scale, "spread": spread, "limit": self.feature_spread},
+            )
 
     def _is_flat(self, tensor: TensorFacts) -> bool:
         """Whether samples of several numbers are all zeros, or next to one and the same number.

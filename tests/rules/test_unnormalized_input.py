@@ -343,3 +343,50 @@ def test_a_large_input_that_all_was_learned_from_is_a_note(late, scale, expected
     observed = called_on_the_input(scale=scale).but(observations=trace_of(losses).observations)
 
     assert severities(observed) == expected
+
+
+def beside(
+    step: float, others: float = 1.0, then: tuple[str, ...] = ("relu", "linear"), **facts: object
+) -> list[tuple[Severity, str]]:
+    """What is said of a step of `step` that a first layer reads beside 19 features."""
+    size = math.sqrt((step**2 + 19 * others**2) / FAN_IN)
+    observed = trace(0.0, 1.0, reached=size, then=then, batch_size=64, **facts)
+    tensors = (
+        TensorFacts("x", (64, 19), "float32", -1, 1, 0.0, others),
+        TensorFacts("t", (64,), "int64", 0, 2 * step, step, 0.0),
+    )
+    whole = observed.but(facts=replace(observed.facts, inputs=tensors))
+    return [(f.severity, f.message) for f in findings_of(UnnormalizedInput(), whole)]
+
+
+def test_a_time_beside_features_is_a_feature() -> None:
+    ((severity, said),) = beside(500.0)
+
+    assert severity == Severity.WARNING
+    assert said == (
+        "t reaches 0 with values from 0 to 1e+03, beside features of a size 5e+02 times smaller "
+        "(limit 1e+02)"
+    )
+    assert beside(100.0) == []
+    assert beside(10.0, others=0.01) == []
+    assert [s for s, _ in beside(500.0, pretrained=True)] == [Severity.NOTE]
+    assert [s for s, _ in beside(500.0, then=("layer_norm", "linear"))] == [Severity.NOTE]
+
+
+@pytest.mark.parametrize(("step", "expected"), [(40.0, Severity.NOTE), (60.0, Severity.WARNING)])
+def test_a_time_that_does_no_harm_is_a_note(step: float, expected: Severity) -> None:
+    observed = trace(0.0, 1.0, batch_size=64, reached=step / math.sqrt(FAN_IN))
+    losses = [
+        *observe("loss", "", [1.0], kind="model", step=0),
+        *observe("loss", "", [0.01] * 40, kind="model"),
+    ]
+    tensors = (
+        TensorFacts("x", (64, 19), "float32", -1, 1, 0.0, 0.1),
+        TensorFacts("t", (64,), "int64", 0, 2 * step, step, 0.0),
+    )
+    whole = observed.but(
+        facts=replace(observed.facts, inputs=tensors),
+        observations=(*observed.observations, *losses),
+    )
+
+    assert severities(whole) == [expected]
