@@ -126,19 +126,20 @@ def _first_phase(followed: Mapping[Known, Known]) -> Known | None:
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
     holders = loop.holders()
     forwards = loop.forwards / loop.looked_at_backwards if loop.looked_at_backwards else 0.0
+    unclaimed = bool(loop.gradients.fed) and not (loop.steps or holders)
     return LoopFacts(
         steps=loop.steps,
         backwards=loop.backwards,
         observed=loop.looked_at,
         forwards=forwards,
-        by_hand=loop.by_hand > 0,
+        by_hand=loop.by_hand.count > 0,
         optimizers=tuple(k.kind for k in loop.optimizers if k.steps),
         idle_optimizers=tuple(
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
         alike=_alike(loop.optimizers.stepped),
         schedulers=tuple(_schedulers(loop)),
-        strangers=loop.strangers.facts() if loop.fed and not (loop.steps or holders) else (),
+        strangers=loop.strangers.facts() if unclaimed else (),
         streams=streams,
         summed=loop.series.summed or 1,
         compiled=loop.compiled.found(loop),
@@ -196,7 +197,7 @@ def _named(trace: Trace, loop: Loop) -> Trace:
     trained = {
         facts.path.partition(".")[0]
         for facts in trace.parameters.values()
-        if facts.in_optimizer or (facts.requires_grad and facts.path in loop.fed)
+        if facts.in_optimizer or (facts.requires_grad and facts.path in loop.gradients.fed)
     }
     kept = trained or labels
     if kept != labels:

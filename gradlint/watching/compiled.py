@@ -74,7 +74,7 @@ def _around(loop: Loop) -> Iterator[str]:
     """Yield labels of models that were never seen to be called, and train as compiled code."""
     modules = loop.observer.facts_of_modules
     for label, model in list(loop.observer.roots.items()):
-        own = {p for p in loop.fed if p.startswith(f"{label}.")}
+        own = {p for p in loop.gradients.fed if p.startswith(f"{label}.")}
         called = modules[label].calls or not _is_dark(label, modules)
         if own and not called and (_reads(loop.observer.graph, own) or _is_wrapped(model)):
             yield label

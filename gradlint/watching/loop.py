@@ -18,21 +18,19 @@ from gradlint.hooks.ranks import here
 from gradlint.trace import Event, LossFacts
 from gradlint.watching.by_hand import ByHand
 from gradlint.watching.cadence import FIRST_LIGHT, Cadence, Look
-from gradlint.watching.carry import Carry, cleared
+from gradlint.watching.carry import cleared
 from gradlint.watching.cast import Cast
 from gradlint.watching.clips import Clips
-from gradlint.watching.closeup import norms_by_id
 from gradlint.watching.compiled import Compiled
 from gradlint.watching.data import Data
 from gradlint.watching.discarded import Discarded
 from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
+from gradlint.watching.gradients import Gradients
 from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import NOTHING, Interval
-from gradlint.watching.kept import Kept
 from gradlint.watching.light_look import LightLook
-from gradlint.watching.noise import Noise
 from gradlint.watching.optimizers import Known, Optimizers
 from gradlint.watching.plan import Plan
 from gradlint.watching.ranks import Ranks
@@ -117,16 +115,13 @@ class Loop(switchboard.Ear):
         """Outermost calls of models at fully looked-at steps, and their backwards:"""
         self.looked_at_backwards = 0
         self.looked_at = 0
-        self.by_hand = 0
-        """Updates made without an optimizer."""
         self.loaded = False
         """Whether weights were loaded before the first step."""
         self.compiled = Compiled()
         self.scale_unknown = False
         self.held: dict[str, bool] = {}
         """By path, whether an optimizer held the parameter when it was last seen."""
-        self.fed: set[str] = set()
-        """Paths of parameters that got a gradient."""
+        self.gradients = Gradients(self)
         self.schedulers: dict[str, None] = {}
         """Classes of the schedulers seen, in order; they may be gone when the loop ends."""
         self.frozen: dict[str, Tensor] = {}
@@ -159,7 +154,7 @@ class Loop(switchboard.Ear):
         self._moved: set[str] = set()
         """Paths of parameters that an optimizer was about to update."""
         self._used: set[str] = set()
-        self._interval: Interval | None = None
+        self.interval: Interval | None = None
         self.backward_depth = 0
         """Backwards that run, one within another."""
         self._aside = False
@@ -168,10 +163,7 @@ class Loop(switchboard.Ear):
         """The short way, while it is open."""
         self._rest: Resting | None = None
         """The one taken before, or to be taken next."""
-        self._hand: ByHand | None = None
-        self._carry_by_hand = Carry()
-        self._noise = Noise()
-        self._kept = Kept()
+        self.by_hand = ByHand(self)
         self.ranks = Ranks()
         for label, model in (models or {}).items():
             self.admit(model, label)
@@ -204,8 +196,7 @@ class Loop(switchboard.Ear):
 
     @guarded
     def _last_update(self) -> None:
-        if self._hand is not None:
-            self._close_by_hand()
+        self.by_hand.look()
         self.data.end()
 
     @guarded
@@ -219,12 +210,10 @@ class Loop(switchboard.Ear):
         self.optimizers.stop()
         self.discovery.stop()
         self._resting = self._rest = None
-        interval, self._interval = self._interval, None
+        interval, self.interval = self.interval, None
         if interval is not None and interval.closeup is not None:
             interval.closeup.discard()
-        hand, self._hand = self._hand, None
-        if hand is not None:
-            hand.close()
+        self.by_hand.rest()
         self.frozen.clear()
         self.data.forget()
 
@@ -272,7 +261,7 @@ class Loop(switchboard.Ear):
         if name is None:
             return
         inner = self.observer.roots[name]
-        interval = self._interval
+        interval = self.interval
         if interval is None:
             return
         if interval.look is not Look.FULL and not interval.backwards:
@@ -295,7 +284,7 @@ class Loop(switchboard.Ear):
             return
         self._phases += 1
         self.data.ask_again()
-        interval = self._interval
+        interval = self.interval
         if interval is not None and interval.look is not Look.FULL and not interval.backwards:
             self._look_in_full(interval)
 
@@ -329,9 +318,9 @@ class Loop(switchboard.Ear):
         interval = Interval(look, number, number, time.perf_counter(), self.own)
         if look is Look.LIGHT:
             interval.thorough = self._thorough(number)
-        self._interval = interval
+        self.interval = interval
         self.clock = time.thread_time if self.steps < FIRST_LIGHT else time.perf_counter
-        rests = look is Look.OFF and self._hand is None and self.ranks.world < 2
+        rests = look is Look.OFF and not self.by_hand.waits and self.ranks.world < 2
         self.optimizers.rests = rests
         self._resting = None
         if rests and stepped == 1 and self.steps >= FIRST_LIGHT:
@@ -368,7 +357,7 @@ class Loop(switchboard.Ear):
         self._thorough_at = number
         return True
 
-    def _close(self, interval: Interval, known: Known | None) -> None:
+    def step_made(self, interval: Interval, known: Known | None) -> None:
         """Take what an interval gave; the next one begins."""
         self.steps += 1
         self.raised = None
@@ -377,9 +366,9 @@ class Loop(switchboard.Ear):
         self.series.close(interval.number, self.cast.stream(known), self.clips, rate, looked=looked)
         if interval.closeup is not None:
             self.looked_at += 1
-            self._kept.ended(interval.number)
+            self.gradients.updated(interval)
             interval.closeup.close(initial=interval.initial)
-        if self._interval is None:  # a mistake of ours on the way
+        if self.interval is None:  # a mistake of ours on the way
             return
         now = time.perf_counter()
         own = self.own + (self.clock() - self.entered) - interval.own_before
@@ -410,7 +399,7 @@ class Loop(switchboard.Ear):
         """Forget the open step: it was not made."""
         self.discarded.forget()
         self.series.forget(self.clips)
-        interval = self._interval
+        interval = self.interval
         if interval is not None and interval.closeup is not None:
             interval.closeup.discard()
         self._open()
@@ -429,7 +418,7 @@ class Loop(switchboard.Ear):
     def _drop(self) -> None:
         """Forget what was seen before a step that raised; what runs since was not seen apart."""
         self.discarded.forget()
-        interval = self._interval
+        interval = self.interval
         if interval is None:
             return
         self.series.forget(self.clips)
@@ -442,7 +431,7 @@ class Loop(switchboard.Ear):
     def begin_anew(self) -> None:
         """Forget what was seen before the first backward that leads to a watched model."""
         self.discarded.forget()
-        interval = self._interval
+        interval = self.interval
         self.backwards = 0
         self.series.drop()
         self.data = Data()
@@ -466,17 +455,17 @@ class Loop(switchboard.Ear):
     @guarded
     def _backward_begins(self, tensors: Sequence[Tensor], inputs: Any, create_graph: bool) -> None:
         self.backward_depth += 1
-        if self._interval is None or self.backward_depth > 1 or graph_task() != -1:
+        if self.interval is None or self.backward_depth > 1 or graph_task() != -1:
             return
-        if self._hand is not None and self._interval.backwards:
-            self._close_by_hand()
+        if self.interval.backwards:
+            self.by_hand.look()
         if self.optimizers.raised():
             self._drop()
-        interval = self._interval
+        interval = self.interval
         self._aside = not self.reach.concerns(self, interval, tensors, inputs)
         if self._aside:
             return
-        again = interval.backwards > 0 and bool(self.fed) and not self.optimizers.inside
+        again = interval.backwards > 0 and bool(self.gradients.fed) and not self.optimizers.inside
         gone = again and cleared(self.observer.parameters.values())
         if gone:
             self.series.drop()  # of gradients looked at, not trained on
@@ -499,7 +488,7 @@ class Loop(switchboard.Ear):
         closeup = None if interval.rests else interval.closeup
         if closeup is None and self.optimizers.count_stepped < 2:
             return
-        for carry in self._carries():
+        for carry in self.gradients.carries():
             carry.backward_begins(numbers=closeup is not None)
         if closeup is not None:
             closeup.backward_begins(loss, create_graph=create_graph)
@@ -530,7 +519,7 @@ class Loop(switchboard.Ear):
     @guarded
     def _backward_ended(self, error: BaseException | None) -> None:
         self.backward_depth = max(0, self.backward_depth - 1)
-        interval = self._interval
+        interval = self.interval
         if interval is None or self.backward_depth or graph_task() != -1:
             return
         closeup = None if interval.rests else interval.closeup
@@ -544,7 +533,7 @@ class Loop(switchboard.Ear):
             return
         self.discarded.backward_ended()
         if closeup is not None or self.optimizers.count_stepped > 1:
-            for carry in self._carries():
+            for carry in self.gradients.carries():
                 carry.backward_ended()
         if self.backwards == 1:  # `fully_shard` replaces the parameters of a model in place
             for label, model in list(self.observer.roots.items()):
@@ -552,14 +541,14 @@ class Loop(switchboard.Ear):
         if closeup is not None:
             closeup.backward_ended()
             if interval.thorough:
-                self._note_norms(interval)
+                self.gradients.backward_ended(interval)
             if interval.backwards == 1 and self.optimizers.running is not None:
                 self._closure_ended(interval, self.optimizers.running)
         if self.backwards in (1, 10):  # the second look finds what idles
             self.cast.find_optimizers()
         unstepped = self.optimizers.count_stepped == 0 and not self.reach.doubts
         if interval.backwards == 1 and unstepped:
-            self._maybe_by_hand(interval)
+            self.by_hand.backward_ended(interval)
         many = interval.backwards >= MAX_BACKWARDS and not self.optimizers.inside
         if closeup is not None and many:
             interval.rests = True
@@ -568,17 +557,9 @@ class Loop(switchboard.Ear):
     def _closure_ended(self, interval: Interval, known: Known) -> None:
         """Measure what an optimizer's step asked for itself, before it moves anything."""
         known.closure = True
-        self._measure(interval, known)
+        self.gradients.measure(interval, known)
         if interval.closeup is not None:
             interval.closeup.before_update()
-
-    def _carries(self) -> list[Carry]:
-        return [*(known.carry for known in self.optimizers), self._carry_by_hand]
-
-    def _note_norms(self, interval: Interval) -> None:
-        interval.backward = norms_by_id(self._parameters())
-        if len(self.fed) < len(self.observer.parameters):
-            self.fed |= {n for n, p in self.observer.parameters.items() if p.grad is not None}
 
     # -- what torch tells: clipping and scaling ---------------------------------------
 
@@ -591,8 +572,8 @@ class Loop(switchboard.Ear):
         if first is None or not any(first is p for p in self._parameters()):
             return
         scaled = self.scaling.seen and not self.scaling.unscaled()
-        if norm is not None and self._interval is not None:
-            self.ranks.note_clip(self, norm, self._interval.number, scaled=scaled)
+        if norm is not None and self.interval is not None:
+            self.ranks.note_clip(self, norm, self.interval.number, scaled=scaled)
         if scaled and norm is not None and self.scaling.scale is not None:
             norm = here(norm.detach()) / self.scaling.scale.to(norm.device)
         self.clips.add(kind, parameters, limit, norm, scaled=scaled)
@@ -642,13 +623,11 @@ class Loop(switchboard.Ear):
     @guarded
     def step_begins(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer's step begins."""
-        interval = self._interval
+        interval = self.interval
         if interval is None:
             return
         known = self.optimizers.know(optimizer)
-        hand, self._hand = self._hand, None
-        if hand is not None:
-            hand.close()
+        self.by_hand.rest()
         if known.steps == 0:
             held = {id(p) for p in known.parameters()}
             known.paths = frozenset(n for n, p in self.observer.parameters.items() if id(p) in held)
@@ -656,51 +635,13 @@ class Loop(switchboard.Ear):
             self._moved |= known.paths
         self.ranks.update_begins(self, known, interval.number)
         self.discarded.step_begins(optimizer, interval.number)
-        closeup = interval.closeup
-        if closeup is None and known.steps:
+        if interval.closeup is None and known.steps:
             return
         # Several optimizers may step after one backward; a closure runs its own inside.
         known.shares = not interval.backwards and not known.closure and known.has_gradients()
         if interval.backwards or known.shares:
-            self._measure(interval, known)
-        if closeup is not None:
-            closeup.before_update()
-            if interval.number > FIRST_LIGHT:
-                self._kept.forget()
-            elif self.optimizers.only() is known:
-                held = {id(p) for p in known.parameters()}
-                self._kept.begins(interval.number, self.observer.parameters, held, self.observer)
-
-    def _measure(self, interval: Interval, known: Known | None) -> None:
-        """Measure the gradients that a step is about to apply."""
-        closeup = interval.closeup
-        if closeup is None or interval.measured:
-            return
-        interval.measured = True
-        optimizer = known.optimizer() if known is not None else None
-        own = {id(p) for p in known.parameters()} if known is not None else set()
-        others = {id(p) for k in self.optimizers if k is not known for p in k.parameters()} - own
-        total = interval.backward.total(others)
-        self._put("backward_gradient_norm", total)
-        self.ranks.note_backward(self, interval.backward.norms, others, interval.number)
-        clipped = bool(self.clips.of_step)
-        if known is not None and self.optimizers.count_stepped < 2 and not clipped:
-            parameters = self.observer.parameters
-            self._noise.note(interval.number, parameters, self.observer, others)
-        carry = known.carry if known is not None else self._carry_by_hand
-        self._put("carried_gradient_norm", carry.carried())
-        if optimizer is not None and self.scaling.is_fused(optimizer):
-            # Its gradients are scaled to the last; backward's total says what it will apply.
-            self.scale_unknown |= not self.scaling.seen
-            self._put("total_gradient_norm", total)
-            return
-        closeup.measure(interval.backward, others, initial=interval.initial)
-
-    def _put(self, metric: str, value: Tensor | None) -> None:
-        """Note a norm that still carries the scaler's scale."""
-        scale = self.scaling.scale
-        if value is not None:
-            self.observer.put(metric, value if scale is None else value / scale.to(value.device))
+            self.gradients.measure(interval, known)
+        self.gradients.before_update(interval, known)
 
     def step_ended(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer's step ended."""
@@ -714,7 +655,7 @@ class Loop(switchboard.Ear):
     @guarded
     def _step_ended(self, optimizer: torch.optim.Optimizer) -> None:
         """Close the interval, open the next."""
-        interval = self._interval
+        interval = self.interval
         if interval is None:
             return
         known = self.optimizers.know(optimizer)
@@ -729,53 +670,11 @@ class Loop(switchboard.Ear):
             if unseen:
                 self._look_again()
             return
-        self._close(interval, known)
+        self.step_made(interval, known)
         if unseen:
             self._look_again()
-        opened = self._interval
+        opened = self.interval
         if opened is not None and (opened.closeup is not None or self.optimizers.count_stepped > 1):
             known.carry.stepped(known.parameters())
         else:
             known.carry.forget()
-
-    # -- updates by hand --------------------------------------------------------------
-
-    def _maybe_by_hand(self, interval: Interval) -> None:
-        """After a backward that no optimizer waits for: the next forward tells of an update."""
-        if self.given or self.optimizers.inside:
-            return
-        if self.holders():
-            return
-        interval.initial = self.by_hand == 0
-        self.ranks.update_begins(self, None, interval.number)
-        self._measure(interval, None)
-        if interval.closeup is not None:
-            interval.closeup.before_update()
-        if self._hand is not None:
-            self._hand.close()
-        self._hand = ByHand(self._parameters(), self.observer.roots, self.forward_begins)
-
-    @guarded
-    def forward_begins(self, label: str, model: nn.Module, inputs: Any) -> None:
-        """A model runs, and an update by hand may have been made before."""
-        interval = self._interval
-        waits = interval is not None and self._hand is not None and interval.backwards
-        if not waits or not torch.is_grad_enabled():
-            return
-        self._close_by_hand()
-        opened = self._interval
-        if opened is not interval and opened is not None and isinstance(opened.closeup, FullLook):
-            opened.closeup.enter(label, model, inputs)  # its own hook came too late for this call
-
-    def _close_by_hand(self) -> None:
-        """Close the step if the parameters changed since its backward."""
-        hand, interval = self._hand, self._interval
-        if interval is None or hand is None or not hand.changed():
-            return
-        self._hand = None
-        hand.close()
-        self.by_hand += 1
-        if self.discover and self.by_hand > 2:
-            self.discovery.stop()
-        self._close(interval, None)
-        self._carry_by_hand.stepped(self._parameters())

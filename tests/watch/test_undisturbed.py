@@ -217,7 +217,7 @@ def test_a_mistake_of_ours_ends_the_watching_and_not_the_run(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("gradlint.watching.loop.Loop._measure", broken)
+    monkeypatch.setattr("gradlint.watching.gradients.Gradients.measure", broken)
     with Watcher(training.model, training.optimizer) as watcher:
         losses = [training.step().detach() for _ in range(4)]
 
