@@ -81,8 +81,8 @@ class Gradlint(Variant):
         switchboard.listen(self.loop)
         self.loop.optimizers.start()
         now = time.perf_counter()
-        if self.loop._interval is not None:
-            self.loop._interval.started += now - self._since
+        if self.loop.interval is not None:
+            self.loop.interval.started += now - self._since
         self._began = now
         return self
 
