@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +30,8 @@ class WeightDecayDominates(Rule):
     weight_decay) it compares the decay term with the gradient instead. An error where the
     loss stayed above `min_progress` of its first value. At least `min_steps` are needed. A
     penalty in the loss on most weight matrices is flagged where it took the median of them
-    below `max_rest_of_penalty`.
+    below `max_rest_of_penalty`; below `max_rest` where the gradient of most of them is the
+    penalty's alone from the start: the same multiple of the weight, or of one size in every entry.
 
     ## Why is this bad?
     A weight then remembers the last few dozen batches only, and the matrices shrink until
@@ -62,6 +63,9 @@ class WeightDecayDominates(Rule):
     - Usual settings are far away: SGD at 0.1 with momentum 0.9 and decay 5e-4 lives 2000
       steps, AdamW at 1e-3 and 0.01 100 000, grokking's 1e-3 and 1.0 1000. 100 is our choice.
     - `max_rest_of_penalty`: two layers at a twentieth of their size hand on 1/400 of the signal
+    - `max_deviation` 0.02: an orthogonal gradient of a fifth of the penalty's makes as much; of
+      penalties without a factor it is 2e-5 to 7e-3 in 40 steps. `min_share` is the upper end of
+      the gradient ratios of reference [0], section 4.4.4
     - Xie & Li (2024), "Implicit bias of AdamW: ℓ∞-norm constrained optimization": no weight
       gets larger than 1/λ, whatever the rate; a tenth a step is the limit of update-too-large
     """
@@ -76,6 +80,8 @@ class WeightDecayDominates(Rule):
     min_lifetime: float = 100.0
     max_rest: float = 0.7
     max_rest_of_penalty: float = 0.05
+    max_deviation: float = 0.02
+    min_share: float = 0.1
     min_progress: float = 0.9
     min_steps: int = 10
 
@@ -100,10 +106,11 @@ class WeightDecayDominates(Rule):
         decay, rate = float(group.get("weight_decay", 0)), _rate(trace, group)
         coupled = rescales(trace) and not _decoupled(optimizer.kind, group)
         lifetime = _lifetime(rate, decay, float(group.get("momentum", 0) or 0))
-        gone = rest < self.max_rest_of_penalty and not lifetime < self.min_lifetime
-        if gone and _penalized(trace):
-            yield self._by_penalty(trace, rest)
-            return
+        if _penalized(trace) and not lifetime < self.min_lifetime:
+            alone = self._deviation(trace, list(rests)) if rest < self.max_rest else None
+            if rest < self.max_rest_of_penalty or alone is not None:
+                yield self._by_penalty(trace, rest, alone)
+                return
         at_once = not coupled and lifetime < self.min_lifetime / 10
         if not rest < self.max_rest and not (
             at_once and _lifetime(USUAL_RATE, decay, 0.0) < self.min_lifetime
@@ -130,16 +137,41 @@ class WeightDecayDominates(Rule):
             evidence={"weight_decay": decay, "learning_rate": rate, "rest": rest},
         )
 
-    def _by_penalty(self, trace: Trace, rest: float) -> Finding:
+    def _by_penalty(self, trace: Trace, rest: float, alone: float | None) -> Finding:
         steps = max(trace.of("weight_norm").training.steps)
+        limit, says = self.max_rest_of_penalty, "the loss holds a penalty on the weights themselves"
+        if alone is not None:
+            limit = self.max_rest
+            says += (
+                f", and most gradients are the penalty's alone to within {alone:.2g} of their size"
+            )
         return self.finding(
             "",
-            "the loss holds a penalty on the weights themselves: the median weight matrix has "
-            f"{rest:.2g} of its norm after {steps} steps (limit {self.max_rest_of_penalty:.2g})",
+            f"{says}: the median weight matrix has {rest:.2g} of its norm after {steps} steps "
+            f"(limit {limit:.2g})",
             trace=trace,
             help="Lower the factor of the penalty by 100, or average it over the weights.",
             evidence={"weight_decay": 0.0, "rest": rest},
         )
+
+    def _deviation(self, trace: Trace, paths: list[str]) -> float | None:
+        """Return how far the gradients of most weights are from those of a penalty, at most.
+
+        None where they are not: that of a sum of squares is a multiple of the weight, that of a
+        sum of sizes has one size in every entry. No data's gradient is either, at the first
+        `min_steps` steps looked at; of weights near zero, later on, both change their sign.
+        """
+        found = []
+        for path in paths:
+            ratios, norms = (
+                trace.of(metric).at(path).training.values[: self.min_steps]
+                for metric in ("gradient_ratio", "gradient_norm")
+            )
+            if len(ratios) < self.min_steps or statistics.median(ratios) < self.min_share:
+                continue
+            found.append(min(_spread(ratios), _spread(norms)))
+        close = [spread for spread in found if spread <= self.max_deviation]
+        return max(close) if len(close) * 2 > len(paths) else None
 
     def _rest(self, trace: Trace, parameter: ParameterFacts) -> float | None:
         """Return the last norm of a weight over its first, or None."""
@@ -148,6 +180,12 @@ class WeightDecayDominates(Rule):
         if len(norms.training) < self.min_steps or not start > 0:
             return None
         return norms.training.last / start
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return how far values are from their median, as a share of it, at most."""
+    middle = statistics.median(values)
+    return max(abs(value / middle - 1) for value in values) if middle > 0 else math.inf
 
 
 def _penalized(trace: Trace) -> bool:

@@ -139,6 +139,63 @@ def test_a_penalty_in_the_loss_that_takes_the_weights_away_is_named(
     assert [f.message.startswith("the loss holds a penalty") for f in found] == [True] * flagged
 
 
+def penalized(
+    ratios: Sequence[float] = (2.0,) * 11,
+    sizes: Sequence[float] = tuple(range(1, 12)),
+    norms: Sequence[float] = (10.0, *[6.0] * 11),
+    others: int = 0,
+    reads: tuple[str, ...] = ("0.weight",),
+) -> list[str]:
+    """What is said of a penalty in the loss, by the gradients of the weights it reads."""
+    paths = ["0.weight", *(f"{i}.weight" for i in range(1, others + 1))]
+    noisy = [0.1 * (i + 1) for i in range(11)]
+    observed = [
+        o
+        for path in paths
+        for o in (
+            observe("weight_norm", path, norms[:1], step=0),
+            observe("weight_norm", path, norms[1:]),
+            observe("weight_rms", path, [0.5], step=0),
+            observe("gradient_ratio", path, ratios if path == "0.weight" else noisy),
+            observe("gradient_norm", path, sizes if path == "0.weight" else noisy),
+        )
+    ]
+    loss = Operation(0, "parameter_add", "", None, (), reads, in_loss=True)
+    found = findings_of(
+        WeightDecayDominates(),
+        trace_of(
+            *observed,
+            operations=(loss,),
+            parameters=[ParameterFacts(p, (8, 8), module=p[0], fan_in=8) for p in paths],
+            optimizer=OptimizerFacts("SGD", groups=({**SGD, "weight_decay": 0.0},)),
+        ),
+    )
+    return [f.message for f in found]
+
+
+def test_a_penalty_that_is_all_of_the_gradient_is_named() -> None:
+    (squares,) = penalized((*[2.0] * 9, 2.03, 9.0))
+
+    assert squares == (
+        "the loss holds a penalty on the weights themselves, and most gradients are the penalty's "
+        "alone to within 0.015 of their size: the median weight matrix has 0.6 of its norm after "
+        "11 steps (limit 0.7)"
+    )
+    assert penalized([0.1 * (i + 1) for i in range(11)], [8.0] * 11)  # of sizes
+    assert penalized((0.1,) * 11)
+
+
+def test_a_penalty_beside_which_data_counts_is_silent() -> None:
+    assert penalized((*[2.0] * 9, 2.05, 2.0)) == []
+    assert penalized((0.09,) * 11) == []
+    assert penalized((2.0,) * 9) == []
+    assert penalized(norms=(10.0, *[7.0] * 11)) == []
+    assert penalized(reads=("0.bias",)) == []
+    assert penalized(others=1, reads=("0.weight", "1.weight")) == []
+    assert penalized((2.0,) * 6 + (0.0,) * 5) == []
+    assert penalized([0.1 * (i + 1) for i in range(11)], (0.0,) * 11) == []
+
+
 def test_a_decay_that_takes_the_weights_away_is_named_before_a_penalty() -> None:
     penalty = Operation(0, "parameter_add", "", None, (), ("0.weight",), in_loss=True)
     observed = trace([10.0] * 11 + [0.4]).but(graph=Graph((penalty,)))
