@@ -38,12 +38,15 @@ def written(captured: CapturedGraph, outputs: Sequence[Tensor]) -> dict[str, Num
         data and averaged (a policy's gradient), with ``minimum``, ``maximum`` and, of the rows'
         exponentials, ``row_sum_min`` and ``row_sum_max``. "ranking": a hinge of the difference of
         two scores times minus its targets, with their ``minimum``, ``maximum`` and the share of
-        them that is 0 (``zeros``).
+        them that is 0 (``zeros``). "divergence": data of which a product with other data is
+        subtracted, entry by entry, as `F.kl_div` has it, with the sums of the other data's rows
+        (``row_sum_min``, ``row_sum_max``).
     """
     asked: dict[str, tuple[str, Callable[..., Numbers | None]]] = {
         "div": ("overlap", _overlap),
         "index": ("chosen", _chosen),
         "relu": ("ranking", _ranking),
+        "shift": ("divergence", _divergence),
     }
     found: dict[str, Numbers] = {}
     for op in captured.graph:
@@ -118,6 +121,21 @@ def _ranking(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) 
         return None
     zeros = number((factor == 0).double().mean())
     return {"minimum": 0.0, "maximum": -number(factor.amin()), "zeros": zeros}
+
+
+def _divergence(
+    captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]
+) -> Numbers | None:
+    edges = captured.edges.get(op.id, [])
+    if base_name(op.name) != "Sub" or len(edges) != 2 or edges[0] is not None:
+        return None
+    factor = _factor(captured, captured.graph.by_id[op.inputs[0]])
+    if factor is None or factor.ndim < 2 or tuple(factor.shape) != op.shape:
+        return None
+    sums = factor.double().sum(-1)
+    probable = bool(number((factor >= 0).all()))
+    ends = {"row_sum_min": number(sums.amin()), "row_sum_max": number(sums.amax())}
+    return ends if probable else None
 
 
 def _linear(

@@ -131,3 +131,31 @@ def test_a_ranking_shows_targets_of_zero_and_one() -> None:
 )
 def test_what_only_looks_like_a_ranking_is_none(loss: Loss) -> None:
     assert "ranking" not in forms(loss)
+
+
+SOFT = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).expand(6, 4).clone()
+
+
+def test_a_divergence_shows_the_sums_of_its_targets() -> None:
+    (found,) = forms(lambda o: F.kl_div(o, SOFT, reduction="batchmean"), nn.Softmax(1)).values()
+
+    assert found == {"row_sum_min": pytest.approx(1), "row_sum_max": pytest.approx(1)}
+    (twice,) = forms(lambda o: F.kl_div(o, 2 * SOFT, reduction="sum")).values()
+    assert twice["row_sum_max"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(lambda o: (o * SOFT - GAIN[:, None]).sum(), id="data-subtracted"),
+        pytest.param(lambda o: (1 - (o * SOFT).sum(1)).mean(), id="a-number-a-row"),
+        pytest.param(lambda o: (SOFT + o * SOFT).mean(), id="added"),
+        pytest.param(lambda o: (SOFT - o).square().mean(), id="no-product"),
+        pytest.param(lambda o: (SOFT - o * (SOFT - 0.2)).mean(), id="below-zero"),
+        pytest.param(lambda o: (GAIN - o[:, 0] * GAIN.abs()).mean(), id="no-rows"),
+        pytest.param(lambda o: (SOFT - o * SOFT[:1]).mean(), id="one-row-for-all"),
+        pytest.param(lambda o: (o.exp() - o * SOFT).mean(), id="of-two-signals"),
+    ],
+)
+def test_what_only_looks_like_a_divergence_is_none(loss: Loss) -> None:
+    assert "divergence" not in forms(loss)

@@ -228,3 +228,30 @@ def test_a_policy_s_gradient_is_that_of_log_probabilities(values, rows, flagged)
     found = findings_of(MissingOutputActivation(), by_hand(seen))
 
     assert [f.severity for f in found] == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
+    ("last", "sums", "flagged"),
+    [
+        pytest.param("softmax", {"row_sum_min": 1.0, "row_sum_max": 1.0}, True, id="probabilities"),
+        pytest.param(
+            "log_softmax", {"row_sum_min": 1.0, "row_sum_max": 1.0}, False, id="logarithm"
+        ),
+        pytest.param("softmax", {"row_sum_min": 1.0, "row_sum_max": 1.1}, False, id="other-sums"),
+        pytest.param("softmax", {"row_sum_min": 0.9, "row_sum_max": 1.0}, False, id="less"),
+        pytest.param("softmax", {}, False, id="not-kept"),
+    ],
+)
+def test_kl_div_in_a_loop_is_told_by_the_factor_that_autograd_kept(last, sums, flagged) -> None:
+    operations = [
+        replace(op, shape=(8, 5), in_loss=op.kind in ("mask", "shift"))
+        for op in chain("linear", last, "mask", "shift", "sum")
+    ]
+    seen = {"divergence": sums} if sums else {}
+
+    found = findings_of(
+        MissingOutputActivation(),
+        trace_of(operations=operations, probes={"written-losses": seen}),
+    )
+
+    assert bool(found) is flagged
