@@ -186,6 +186,12 @@ MECHANISMS: tuple[Mechanism, ...] = (
         conditions.normalizes,
     ),
     _mechanism(
+        "wrong-derivative",
+        "GL503",
+        f"GL301 GL302 GL303 GL304 {_PROGRESS}",
+        "a backward that is not forward's pushes what is in front of it elsewhere",
+    ),
+    _mechanism(
         "mixed-samples",
         "GL608",
         _STUCK,

@@ -13,6 +13,7 @@ from gradlint.probes.attention_peaks import attention_peaks
 from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.constant_output import constant_output
+from gradlint.probes.custom_derivatives import custom_derivatives
 from gradlint.probes.evaluation_mode import evaluation_mode
 from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
 from gradlint.probes.input_ignored import input_ignored
@@ -50,6 +51,7 @@ def ask(
     second = next((b for b in candidates if are_others(first.inputs, b.inputs)), None)
     if second is not None:  # else every batch holds the same inputs: nothing to compare
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
+    asked["custom-derivatives"] = lambda: custom_derivatives(model, _seeded(call), first)
     asked["masked-tokens"] = lambda: masked_tokens(model, _seeded(with_inputs), first.inputs)
     if not own_step and first.targets is not None:
         asked["constant-output"] = lambda: constant_output(model, call, batches)

@@ -41,6 +41,7 @@ MOVED: frozenset[str] = frozenset({
     "people-as-a-plain-tensor",  # GL709: plain tensors that act as weights
     "layer-made-at-every-call",  # GL709: matrices of no model, others at every forward
     "attention-mask-inverted",  # GL206: tokens that samples exchange beside their mask
+    "own-clamp-with-its-derivative-inverted",  # GL503: a rule of its own
     "running-statistics-with-momentum-zero",  # GL806: at momentum 0 no run is too short
     "dice-of-raw-scores",  # GL602: an overlap by hand is known by its form
     "policy-gradient-of-raw-scores",  # GL602: so is a policy's gradient
@@ -77,6 +78,18 @@ WHY: dict[str, dict[str, str]] = {
     "kl-div-of-probabilities": {
         "run": "autograd keeps the targets of a divergence as a factor, which a watcher does not "
         "take for targets",
+    },
+    "own-clamp-with-its-derivative-inverted": {
+        "run": "functions are called again with other inputs, which only check does",
+    },
+    "eight-stacked-lstms": {
+        "": "no fault that shows in 40 steps: with Adam it starts to learn at step 100 to 200",
+    },
+    "branches-in-a-list-and-bytes-for-images": {
+        "": "what layers in a list are given is not seen before they are registered",
+    },
+    "root-forgotten-and-embedding-not-held": {
+        "": "words that come twice share the attention: the median query gives 50% to one of them",
     },
     "attention-mask-inverted": {"run": "tokens are exchanged on a copy, which only check makes"},
     "features-normalized-over-the-batch": {
