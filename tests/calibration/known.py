@@ -56,11 +56,11 @@ MOVED: frozenset[str] = frozenset({
     "optimizer-of-the-target-network",  # GL702: an optimizer whose parameters never get a gradient
     "both-optimizers-hold-the-judge",  # GL702: every optimizer holds the same
     "only-the-encoder-is-cleared",  # GL704: optimizers that step by turns
-    "kl-div-of-probabilities",  # GL602: a factor that autograd kept is known
     "adadelta-at-the-rate-of-adam",  # GL402: Adadelta's own rate is 1
     "diffusion-step-as-a-number-up-to-a-thousand",  # GL606: what is read beside features
     "sum-of-absolute-weights-at-full-weight",  # GL408: a penalty is told by its gradient
     "squares-of-all-weights-added",  # GL408, likewise
+    "a-thousandth-for-each-layer-further-down",  # GL402: rates that hold most weights still
 })  # fmt: skip
 """Sealed cases that taught a rule, and count as tuning since."""
 
