@@ -59,6 +59,27 @@ class DiscardedFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DetachedFacts:
+    """A part of a model, `reader`, was called on the output of another one, cut from its graph."""
+
+    source: str
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuietFacts:
+    """A part in training mode that a loop calls without gradient, in `steps` steps looked at.
+
+    Nothing was called with gradient in them before it. `output_shapes` are those of its tensors.
+    """
+
+    path: str
+    steps: int = 0
+    input_shape: tuple[int, ...] = ()
+    output_shapes: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StrangerFacts:
     """An optimizer that steps where no watched model learns, and has nothing to apply.
 
@@ -123,6 +144,8 @@ class LoopFacts:
     compiled: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
     scale_unknown: bool = False
+    detached: tuple[DetachedFacts, ...] = ()
+    quiet: tuple[QuietFacts, ...] = ()
     discarded: DiscardedFacts | None = None
     """Backward passes that came to nothing; None where there are none."""
     clipping: ClippingFacts | None = None

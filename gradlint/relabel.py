@@ -73,7 +73,13 @@ def _facts(facts: Facts, rename: Rename, moved: Callable[[Site], Site]) -> Facts
     loop = facts.loop
     if loop is not None:
         loop = replace(
-            loop, compiled=tuple(map(rename, loop.compiled)), blind=tuple(map(rename, loop.blind))
+            loop,
+            compiled=tuple(map(rename, loop.compiled)),
+            blind=tuple(map(rename, loop.blind)),
+            detached=tuple(
+                replace(d, source=rename(d.source), reader=rename(d.reader)) for d in loop.detached
+            ),
+            quiet=tuple(replace(q, path=rename(q.path)) for q in loop.quiet),
         )
         if loop.ranks is not None:
             diverged = tuple(map(rename, loop.ranks.diverged))

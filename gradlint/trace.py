@@ -17,8 +17,10 @@ from gradlint.facts import ParameterFacts as ParameterFacts
 from gradlint.facts import TensorFacts as TensorFacts
 from gradlint.graph import WEIGHTED, Graph, Operation
 from gradlint.loop_facts import ClippingFacts as ClippingFacts
+from gradlint.loop_facts import DetachedFacts as DetachedFacts
 from gradlint.loop_facts import DiscardedFacts as DiscardedFacts
 from gradlint.loop_facts import LoopFacts as LoopFacts
+from gradlint.loop_facts import QuietFacts as QuietFacts
 from gradlint.loop_facts import RankFacts as RankFacts
 from gradlint.loop_facts import ScalerFacts as ScalerFacts
 from gradlint.loop_facts import StrangerFacts as StrangerFacts

@@ -20,6 +20,7 @@ from gradlint.rules._loop import (
     same_model,
 )
 from gradlint.rules._optimizer import is_copy, topmost
+from gradlint.rules._parts import held_in_vain, quiet_before, reader_of
 from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -35,9 +36,12 @@ class MissingGradient(Rule):
     Names trainable parameters whose `.grad` is None although backward ran. It is an error
     where a whole module ran, its output has the size of what the next module reads, and
     nothing in front of that next module learns: the cut is between the two. It is a warning
-    where the module's output is added in as a constant. All else (unused heads, poolers,
-    idle experts) is a note. A gradient of exactly zero in front of a step function (round,
-    floor, sign) is an error as well.
+    where the module's output is added in as a constant. In a loop that calls the parts of its
+    model one by one it is an error, too, where a part that learns is called on the detached output
+    of one that never does, and a warning where a part runs under no_grad in front of all that
+    learns: if an optimizer steps it, and its weights are as PyTorch made them. All else (unused
+    heads, poolers, idle experts) is a note. A gradient of exactly zero in front of a step function
+    (round, floor, sign) is an error as well.
 
     ## Why is this bad?
     These weights never change. In front of a `detach` or `no_grad` the model trains a small
@@ -75,7 +79,8 @@ class MissingGradient(Rule):
     Teachers and target networks run without gradient: a copy of a part that learns is a note.
     So is an encoder whose weights were loaded (features of a pretrained network), and one
     that the optimizer was not given. In a watched loop a gradient at any step counts: the
-    sides of a GAN learn in turn, and some layers later than others.
+    sides of a GAN learn in turn, and some layers later than others. Random features that no
+    optimizer holds, teachers that follow by averages and what is read beside them are not meant.
 
     ## References
     - PyTorch notes, "Autograd mechanics"; the gradient of what backward does not reach is None
@@ -125,6 +130,8 @@ class MissingGradient(Rule):
             found = self._judge(trace, path, group, learning)
             if reader is not None and path in upstream and any(certain):
                 found = self._cut(trace, found, reader, max(certain))
+            elif found.severity is Severity.NOTE and not is_copy(path, group, learning):
+                found = self._apart(trace, found, group, learning, reader)
             yield found
 
     def _starved(self, trace: Trace) -> Iterator[Finding]:
@@ -185,6 +192,35 @@ class MissingGradient(Rule):
             message=f"{text}: its output is cut from the graph before {reader.path}",
             help=self.help,
         )
+
+    def _apart(
+        self,
+        trace: Trace,
+        found: Finding,
+        group: Sequence[ParameterFacts],
+        learning: Sequence[ParameterFacts],
+        first: ModuleFacts | None,
+    ) -> Finding:
+        """Return `found` as what it is where a loop calls the parts of its model one by one."""
+        path = found.module or ""
+        if not held_in_vain(trace, path, group):
+            return found
+        text = _lost_text(path, len(group))
+        reader = reader_of(trace, path, learning)
+        if reader is not None:
+            return found.but(
+                severity=Severity.ERROR,
+                message=f"{text}: {reader} is called on its detached output",
+                help=self.help,
+            )
+        if first is not None and quiet_before(trace, path, first):
+            return found.but(
+                severity=Severity.WARNING,
+                message=f"{text}: it runs under no_grad in front of {first.path}, and an optimizer "
+                "holds it",
+                help=self.help,
+            )
+        return found
 
 
 def _lost_text(path: str, count: int) -> str:

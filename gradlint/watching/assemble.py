@@ -138,6 +138,8 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
             k.kind for k in loop.optimizers if not k.steps and (k.found or k in holders)
         ),
         alike=_alike(loop.optimizers.stepped),
+        detached=loop.data.links.detached,
+        quiet=loop.data.links.ran_quietly,
         schedulers=tuple(_schedulers(loop)),
         strangers=loop.strangers.facts() if unclaimed else (),
         streams=streams,

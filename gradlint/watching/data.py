@@ -16,6 +16,7 @@ from gradlint.hooks.merge import Places, merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.hooks.written import Numbers, written
 from gradlint.probes.questions import of_targets
+from gradlint.watching.links import Links
 
 BATCHES = 3
 """Batches looked at: one batch's accident must not look like the data's."""
@@ -42,6 +43,7 @@ class Data:
         self._places = Places()
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
+        self.links = Links()
         self._count = 0
         self._again = 0
         """Batches of a later phase whose losses are still to be described."""
@@ -137,6 +139,7 @@ class Data:
     def forget(self) -> None:
         """Let go of what a model was called with: no backward will follow."""
         self._given = None
+        self.links.begin()
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:

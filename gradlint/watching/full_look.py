@@ -58,6 +58,7 @@ class FullLook:
         for label, model in list(observer.roots.items()):
             loop.refresh(label, model)
         observer.open_step(number, keep_calls=keep_calls)
+        loop.data.links.begin()
         for label, model in list(observer.roots.items()):
             self.admit(model, label)
         self._hooks.enter_context(observer.calls.noting_packed())
@@ -90,6 +91,7 @@ class FullLook:
                 self._hooks.close()
                 return
             self.loop.data.begin(inputs)
+            self.loop.data.links.enter(path, inputs)
         observer.enter(path, module, inputs)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             self.number > SETTLED or (module.momentum is not None and module.momentum < FOLLOWS)
@@ -113,10 +115,14 @@ class FullLook:
         observer = self.loop.observer
         if observer.calls.open:
             observer.leave(path, module, inputs, output)
-            if not observer.calls.open and not self._is_judge(path, module, output):
-                observer.outputs = output
+            if not observer.calls.open:
+                self.loop.data.links.leave(path, output)
+                if not self._is_judge(path, module, output):
+                    observer.outputs = output
         elif self._paused:
             self._paused -= 1
+            if not self._paused:
+                self.loop.data.links.quiet(path, module, inputs, output)
 
     def _is_judge(self, path: str, module: nn.Module, output: Any) -> bool:
         """Whether a part of the model, called beside it, only judges what it returned.
@@ -133,6 +139,7 @@ class FullLook:
         """Read the graph behind the step's first loss, and be ready to measure its gains."""
         self._paused = 0
         self.backwards += 1
+        self.loop.data.links.end()
         observer = self.loop.observer
         if loss is None or loss.grad_fn is None:
             return
@@ -201,6 +208,7 @@ class FullLook:
 
     def discard(self) -> None:
         """Remove hooks; nothing of this step is kept."""
+        self.loop.data.links.begin()
         self._hooks.close()
         self.loop.observer.unread()
         self.loop.observer.close_step()

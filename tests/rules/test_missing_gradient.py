@@ -9,12 +9,14 @@ from gradlint.graph import Graph, Operation
 from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import (
+    DetachedFacts,
     Event,
     LoopFacts,
     ModuleFacts,
     Observation,
     OptimizerFacts,
     ParameterFacts,
+    QuietFacts,
     TensorFacts,
     Trace,
 )
@@ -451,3 +453,131 @@ def test_a_loss_of_a_new_tensor_says_it_all() -> None:
 
     assert severities(nothing) == [(Severity.ERROR, "")]
     assert severities(nothing.but(graph=Graph((new, summed)))) == []
+
+
+SIZE, LARGEST = 0.1, 0.173
+
+
+def in_parts(
+    *seen: list[Observation],
+    held: bool | None = True,
+    training: bool = True,
+    spread: float = SIZE,
+    kind: str = "Linear",
+    width: int = 32,
+    given: tuple[int, ...] = (8, 32),
+    copy: bool = False,
+    pretrained: bool = False,
+    **loop: object,
+) -> Trace:
+    """A loop that calls an encoder, which gets no gradient, and a head, which does."""
+    quiet = ModuleFacts("encoder", kind, -1, 0, training=training)
+    head = module("head", 0, 32, 5, input_shape=given)
+    others = weights("head", 32, 5)
+    lost = weights("encoder", width, 32, lost=True)
+    if copy:
+        lost += [replace(lost[0], path="encoder.more", shape=(2, 2))]
+        others = [replace(p, path=p.path.replace("encoder", "head")) for p in lost]
+        others = [replace(p, module="head", gradient="present") for p in others]
+    measured = [
+        *observe("weight_std", "encoder.weight", [spread], step=0),
+        *observe("weight_abs_max", "encoder.weight", [LARGEST], step=0),
+    ]
+    trace = network([quiet, head], [*lost, *others], pretrained=pretrained)
+    return watched(trace, measured, *seen, held=held, **loop)
+
+
+LINK = {"detached": (DetachedFacts("encoder", "head"),)}
+QUIET = {"quiet": (QuietFacts("encoder", 3, (8, 16), ((8, 32),)),)}
+
+
+def ran(steps: int, given: tuple[int, ...], *made: tuple[int, ...]) -> dict[str, object]:
+    return {"quiet": (QuietFacts("encoder", steps, given, made),)}
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(in_parts(**LINK), Severity.ERROR, id="detached"),
+        pytest.param(in_parts(**QUIET), Severity.WARNING, id="no-grad"),
+        pytest.param(in_parts(**ran(3, (8, 9), (8, 4, 32))), Severity.WARNING, id="mean-of-tokens"),
+        pytest.param(
+            in_parts(**ran(3, (8, 9), (4, 4), (8, 32, 4, 4))), Severity.WARNING, id="pooled"
+        ),
+        pytest.param(in_parts(), Severity.NOTE, id="unused"),
+        pytest.param(
+            in_parts(detached=(DetachedFacts("encoder", "other"),)),
+            Severity.NOTE,
+            id="read-by-none",
+        ),
+        pytest.param(
+            in_parts(detached=(DetachedFacts("other", "head"),)), Severity.NOTE, id="of-another"
+        ),
+        pytest.param(
+            in_parts(detached=(DetachedFacts("encoder", "encoder"),)), Severity.NOTE, id="itself"
+        ),
+        pytest.param(in_parts(**ran(1, (8, 16), (8, 32))), Severity.NOTE, id="once"),
+        pytest.param(in_parts(**ran(3, (8, 32), (8, 32))), Severity.NOTE, id="beside"),
+        pytest.param(in_parts(**ran(3, (8, 16), (8, 31))), Severity.NOTE, id="other-features"),
+        pytest.param(in_parts(**ran(3, (8, 16), (4, 32))), Severity.NOTE, id="other-samples"),
+        pytest.param(in_parts(**ran(3, (8, 16), (8,))), Severity.NOTE, id="numbers"),
+        pytest.param(in_parts(**QUIET, given=(8,)), Severity.NOTE, id="a-number-is-read"),
+        pytest.param(in_parts(**LINK, pretrained=True), Severity.NOTE, id="loaded"),
+        pytest.param(in_parts(**LINK, spread=0.05), Severity.NOTE, id="trained-before"),
+        pytest.param(in_parts(**LINK, kind="Embedding"), Severity.NOTE, id="embedding"),
+        pytest.param(in_parts(**LINK, width=4), Severity.NOTE, id="too-few-weights"),
+        pytest.param(in_parts(**LINK, training=False), Severity.NOTE, id="evaluation-mode"),
+        pytest.param(in_parts(**LINK, held=None, by_hand=True), Severity.NOTE, id="not-held"),
+        pytest.param(
+            in_parts(**LINK, idle_optimizers=("Adam",)), Severity.NOTE, id="its-turn-comes"
+        ),
+        pytest.param(in_parts(**LINK, copy=True), Severity.NOTE, id="teacher"),
+        pytest.param(
+            in_parts(observe("weight_norm", "encoder.weight", [1.0, 1.1]), **LINK),
+            Severity.NOTE,
+            id="codebook",
+        ),
+        pytest.param(
+            in_parts(observe("update_to_weight_ratio", "encoder.bias", [0.1]), **LINK),
+            Severity.NOTE,
+            id="moved",
+        ),
+    ],
+)
+def test_parts_that_a_loop_calls_one_by_one(trace, expected) -> None:
+    assert severities(trace) == [(expected, "encoder")]
+
+
+def test_ones_of_a_normalization_tell_nothing_of_weights() -> None:
+    trace = in_parts(
+        *[observe(m, "encoder.norm", [v], step=0)
+          for m, v in (("weight_std", 0.0), ("weight_abs_max", 1.0))],
+        **LINK,
+    )  # fmt: skip
+    norm = ParameterFacts(
+        "encoder.norm", (512,), module="encoder", gradient="missing", in_optimizer=True
+    )
+    seen = trace.but(parameters={**trace.parameters, norm.path: norm})
+
+    assert severities(seen) == [(Severity.ERROR, "encoder")]
+
+
+def test_a_part_of_which_nothing_is_known_is_a_note() -> None:
+    trace = in_parts(**LINK)
+    known = {path: facts for path, facts in trace.modules.items() if path != "encoder"}
+
+    assert severities(trace.but(modules=known)) == [(Severity.NOTE, "encoder")]
+
+
+def test_the_messages_name_the_reader() -> None:
+    (link,) = findings_of(MissingGradient(), in_parts(**LINK))
+    (quiet,) = findings_of(MissingGradient(), in_parts(**QUIET))
+
+    assert link.message == (
+        "2 trainable parameters of encoder received no gradient: head is called on its detached "
+        "output"
+    )
+    assert quiet.message == (
+        "2 trainable parameters of encoder received no gradient: it runs under no_grad in front "
+        "of head, and an optimizer holds it"
+    )

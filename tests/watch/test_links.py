@@ -1,0 +1,144 @@
+"""What parts that a loop calls one by one hand to each other, and what runs without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from gradlint.finding import Severity
+from gradlint.trace import DetachedFacts, LoopFacts, QuietFacts
+from gradlint.trace_file import read_trace, write_trace
+from gradlint.watching import Watcher
+from tests.watch.ledger import BOTH
+from tests.watch.loops import unfailed
+
+STEPS = 8
+
+Model = nn.ModuleDict
+
+
+def model() -> Model:
+    torch.manual_seed(2)
+    encoder = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 24))
+    head = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 2))
+    return nn.ModuleDict({"encoder": encoder, "head": head})
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    x = torch.randn(16, 6)
+    return x, (x[:, 0] > 0).long()
+
+
+def watched(loss: Callable[[Model], Tensor], every: object = 1) -> Watcher:
+    net = model()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with Watcher(net, every=every) as watcher:  # type: ignore[arg-type]
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss(net).backward()
+            optimizer.step()
+    unfailed(watcher)
+    return watcher
+
+
+def facts(watcher: Watcher) -> LoopFacts:
+    found = watcher.trace().facts.loop
+    assert found is not None
+    return found
+
+
+def severities(watcher: Watcher) -> list[Severity]:
+    return [f.severity for f in watcher.report.findings if f.code == "GL701"]
+
+
+def detached(net: Model) -> Tensor:
+    x, y = batch()
+    return cross_entropy(net["head"](net["encoder"](x).detach()), y)
+
+
+def quiet(net: Model) -> Tensor:
+    x, y = batch()
+    with torch.no_grad():
+        features = net["encoder"](x[:, None]).mean(1)
+    return cross_entropy(net["head"](features), y)
+
+
+@BOTH
+def test_a_detached_output_that_another_part_reads_is_known(every: object, tmp_path: Path) -> None:
+    watcher = watched(detached, every)
+
+    assert facts(watcher).detached == (DetachedFacts("encoder", "head"),)
+    assert severities(watcher) == [Severity.ERROR]
+    write_trace(tmp_path / "run.jsonl", watcher.trace())
+    assert read_trace(tmp_path / "run.jsonl").facts.loop == facts(watcher)
+
+
+@BOTH
+def test_a_part_that_runs_under_no_grad_is_known(every: object, tmp_path: Path) -> None:
+    watcher = watched(quiet, every)
+    (seen,) = facts(watcher).quiet
+
+    assert seen.steps >= 3
+    assert seen == QuietFacts("encoder", seen.steps, (16, 1, 6), ((16, 1, 24),))
+    assert severities(watcher) == [Severity.WARNING]
+    write_trace(tmp_path / "run.jsonl", watcher.trace())
+    assert read_trace(tmp_path / "run.jsonl").facts.loop == facts(watcher)
+
+
+def attached(net: Model) -> Tensor:
+    x, y = batch()
+    return cross_entropy(net["head"](net["encoder"](x)), y)
+
+
+def copied(net: Model) -> Tensor:
+    x, y = batch()
+    return cross_entropy(net["head"](net["encoder"](x).detach().clone()), y)
+
+
+def measured(net: Model) -> Tensor:
+    loss = attached(net)
+    with torch.no_grad():
+        net["encoder"](batch()[0])
+    return loss
+
+
+def validated(net: Model) -> Tensor:
+    net.eval()
+    with torch.no_grad():
+        net["encoder"](batch()[0])
+    net.train()
+    return attached(net)
+
+
+@pytest.mark.parametrize("loss", [attached, copied, measured, validated])
+def test_nothing_is_said_of_what_is_read_with_its_gradient(
+    loss: Callable[[Model], Tensor],
+) -> None:
+    seen = facts(watched(loss))
+
+    assert (seen.detached, seen.quiet) == ((), ())
+
+
+def test_random_targets_stand_beside_what_learns_them() -> None:
+    def distilled(net: Model) -> Tensor:
+        x, _ = batch()
+        with torch.no_grad():
+            target = net["encoder"](x)
+        return mse_loss(net["predictor"](x), target)
+
+    net = model()
+    net["predictor"] = nn.Linear(6, 24)
+    del net["head"]
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with Watcher(net, every=1) as watcher:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            distilled(net).backward()
+            optimizer.step()
+
+    assert severities(watcher) == [Severity.NOTE]
