@@ -133,6 +133,16 @@ def line_search(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+def put_back(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Each pass begins from weights that are written anew, though they are the same."""
+    state = copy.deepcopy(model.state_dict())
+    for _ in range(3):
+        model.load_state_dict(state)
+        optimizer.zero_grad()
+        loss_of(model).backward()
+    optimizer.step()
+
+
 def gathered(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
     gradients = []
     for _ in range(3):
@@ -188,7 +198,7 @@ def hessian(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize(
     "loop",
     [
-        attacked, sharpness_aware, line_search, merged_in_place, merged_anew, compared,
+        attacked, sharpness_aware, line_search, put_back, merged_in_place, merged_anew, compared,
         accumulated, attacked_within_sharpness, hessian,
     ],
 )  # fmt: skip
