@@ -116,5 +116,11 @@ WHY: dict[str, dict[str, str]] = {
         "": "after training the penalty's gradient is the data's: it has flattened the output; at "
         "the start an autoencoder's divergence, or a boundary's factor, looks the same",
     },
+    "points-shuffled-without-their-labels": {
+        "run": "labels in another order are labels: in 40 steps a loss that stays tells no more",
+    },
+    "plateau-asked-after-every-batch": {
+        "run": "a rate that follows the loss falls as fast in full-batch training that has converged",
+    },
 }
 """Why a case is still judged wrongly, in one line, by mode; "" stands for every mode."""
