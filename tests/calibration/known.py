@@ -120,7 +120,7 @@ WHY: dict[str, dict[str, str]] = {
         "run": "labels in another order are labels: in 40 steps a loss that stays tells no more",
     },
     "plateau-asked-after-every-batch": {
-        "run": "a rate that follows the loss falls as fast in full-batch training that has converged",
+        "run": "a rate that follows the loss falls as fast where full batches have converged",
     },
 }
 """Why a case is still judged wrongly, in one line, by mode; "" stands for every mode."""
