@@ -141,7 +141,7 @@ def _factor_shape(node: Any) -> tuple[int, ...]:
     if len(functions) != 2 or all(function is not None for function, _ in functions):
         return ()
     kept = [v for name in ("other", "self") if isinstance(v := _read(node, name), Tensor)]
-    return tuple(kept[0].shape) if len(kept) == 1 else ()
+    return tuple(kept[0].shape) if len(kept) == 1 and not kept[0].is_nested else ()
 
 
 @cache

@@ -182,7 +182,9 @@ def _factor(captured: CapturedGraph, op: Operation) -> Tensor | None:
 
 
 def _plain(tensor: Tensor) -> bool:
-    real = not tensor.is_complex() and not tensor.is_meta and not tensor.is_sparse
+    """Whether entries can be read: of a nested, sparse, distributed or fake tensor they cannot."""
+    own = type(tensor) is Tensor and tensor.layout == torch.strided
+    real = own and not (tensor.is_complex() or tensor.is_meta or tensor.is_nested)
     return real and 0 < tensor.numel() <= MAX_ENTRIES
 
 

@@ -120,3 +120,12 @@ def test_the_shape_of_data_that_multiplies_is_told() -> None:
     assert factor(lambda x: x * 3) is None
     assert factor(lambda x: x * x.sum(0)) is None
     assert factor(lambda x: x + torch.ones(5, 1, 1, 1)) is None
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_data_that_multiplies_has_no_shape() -> None:
+    rows = [torch.ones(2), torch.ones(3)]
+    signal = torch.nested.nested_tensor(rows, requires_grad=True)
+    node = (signal * torch.nested.nested_tensor(rows)).grad_fn
+
+    assert "factor_shape" not in attributes_of(node, kind_of(node.name()))

@@ -159,3 +159,10 @@ def test_a_divergence_shows_the_sums_of_its_targets() -> None:
 )
 def test_what_only_looks_like_a_divergence_is_none(loss: Loss) -> None:
     assert "divergence" not in forms(loss)
+
+
+def test_factors_of_a_class_of_their_own_are_left_alone() -> None:
+    frozen = nn.Parameter(MASK, requires_grad=False)
+
+    assert forms(lambda o: dice(o, frozen)) == {}
+    assert "overlap" in forms(lambda o: dice(o, frozen.data))
