@@ -45,7 +45,9 @@ class BatchLeakage(Rule):
     divided by their norm over the batch. It warns, also in a
     watched loop, where no sample is replaced, of recurrent layers and attention without
     `batch_first` that are given the batch on axis 0, unless floating inputs follow on from each
-    other there: frames of a film correlate with the next by more than `max_alike`.
+    other there: frames of a film correlate with the next by more than `max_alike`. There it warns
+    of views, too, by which axis 1 gets the length of the batch, and of those that cut what was
+    joined along the batch into as many rows as there are samples.
 
     ## Why is this bad?
     Each prediction is made from parts of other samples, whose labels it has nothing to do
@@ -130,6 +132,7 @@ class BatchLeakage(Rule):
         seen = trace.facts.probes.get("batch-leakage")
         if seen is None:
             yield from self._along_the_batch(trace)
+            yield from self._viewed(trace)
             return
         leak, order = float(seen["leak"]), float(seen["order"])
         rows, module = int(seen["rows"]), seen.get("module")
@@ -202,6 +205,28 @@ class BatchLeakage(Rule):
             )
             return
 
+    def _viewed(self, trace: Trace) -> Iterator[Finding]:
+        """Yield a finding for the first view that deals the samples out anew."""
+        rows = trace.facts.batch_size or 0
+        if rows < 2 or not _counts_samples(trace, rows):
+            return
+        for op in trace.graph.of_kind("view"):
+            before = tuple(op.attributes.get("input_shape", ()))
+            why = _split(trace, op, before, rows) or _interleaved(trace, op, before, rows)
+            if op.in_loss or why is None:
+                continue
+            yield self.finding(
+                op.module,
+                f"a view turns {_by(before)} into {_by(op.shape)}: {why}",
+                trace=trace,
+                severity=Severity.WARNING,
+                source=op.source,
+                help="Use transpose or permute to move an axis, and dim=1 to join inputs; a view "
+                "only cuts what lies in a row.",
+                evidence={"rows": rows, "shape": list(op.shape), "limit": self.max_leak},
+            )
+            return
+
     def _along_the_batch(self, trace: Trace, leak: float | None = None) -> Iterator[Finding]:
         """Yield a finding if all layers that look along an axis look along the samples."""
         looks = [m for m in trace.modules.values() if m.kind in _TIME_FIRST and m.calls]
@@ -232,6 +257,35 @@ class BatchLeakage(Rule):
             "a transposition mixes the samples.",
             evidence={"rows": rows, "leak": leak, "limit": self.max_leak, "neighbors": alike},
         )
+
+
+def _split(trace: Trace, op: Operation, before: tuple[int, ...], rows: int) -> str | None:
+    """Say why a view that moves the number of samples to axis 1 is at fault, or None.
+
+    Where a later one puts it back to the front, what is between them treats entries alike.
+    """
+    after = op.shape
+    if before[:1] != (rows,) or before.count(rows) > 1 or after.count(rows) > 1:
+        return None
+    if after[:1] == (1,) or after[1:2] != (rows,) or any(
+        o.kind == "view" and o.shape[:1] == (rows,) for o in trace.graph.descendants(op)
+    ):
+        return None
+    return f"axis 1 has the length of the batch, and no entry of it is one of the {rows} samples"
+
+
+def _interleaved(trace: Trace, op: Operation, before: tuple[int, ...], rows: int) -> str | None:
+    """Say why a view of what was joined along the batch is at fault, or None."""
+    if len(op.inputs) != 1 or op.shape[:1] != (rows,):
+        return None
+    (joined,) = trace.graph.inputs_of(op)
+    sides = trace.graph.inputs_of(joined)
+    several = joined.kind == "concat" and len(sides) > 1 and joined.attributes.get("dim") == 0
+    if not several or any(s.shape[:1] != (rows,) or s.shape.count(rows) > 1 for s in sides):
+        return None
+    if before[:1] != (len(sides) * rows,):
+        return None
+    return f"each of its rows holds {len(sides)} samples of one input, joined along the batch"
 
 
 def _by(shape: tuple[int, ...] | None) -> str:

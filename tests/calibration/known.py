@@ -42,6 +42,8 @@ MOVED: frozenset[str] = frozenset({
     "layer-made-at-every-call",  # GL709: matrices of no model, others at every forward
     "attention-mask-inverted",  # GL206: tokens that samples exchange beside their mask
     "own-clamp-with-its-derivative-inverted",  # GL503: a rule of its own
+    "columns-brought-forward-by-a-view",  # GL608: views that deal the samples out anew
+    "two-inputs-joined-along-the-batch",  # GL608, likewise
     "running-statistics-with-momentum-zero",  # GL806: at momentum 0 no run is too short
     "dice-of-raw-scores",  # GL602: an overlap by hand is known by its form
     "policy-gradient-of-raw-scores",  # GL602: so is a policy's gradient
@@ -101,14 +103,6 @@ WHY: dict[str, dict[str, str]] = {
     "features-normalized-over-the-batch": {
         "run": "in a loop, statistics of the batch may be what is meant: BatchNorm by hand takes "
         "them",
-    },
-    "columns-brought-forward-by-a-view": {
-        "run": "samples are exchanged on a copy, which only check makes; a recurrence over windows "
-        "views its input the same way",
-    },
-    "two-inputs-joined-along-the-batch": {
-        "run": "samples are exchanged on a copy, which only check makes; two views of one batch "
-        "are joined and taken apart the same way",
     },
     "lm-sees-the-future": {"run": "tokens are exchanged on a copy, which only check makes"},
     "diffusion-time-only": {"run": "inputs are exchanged on a copy, which only check makes"},

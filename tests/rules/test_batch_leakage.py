@@ -389,3 +389,117 @@ def test_two_such_norms_are_told_once() -> None:
     both = seen.but(graph=Graph((*seen.graph.operations, *twice)))
 
     assert len(findings_of(BatchLeakage(), both)) == 1
+
+
+def in_a_loop(*operations: Operation, targets: Any = (LABELS,), size: int | None = 32) -> Trace:
+    return trace_of(
+        operations=operations, inputs=(SERIES,), targets=targets, outputs=(OUTPUT,),
+        batch_size=size, loop=LoopFacts(steps=40),
+    )  # fmt: skip
+
+
+def view(
+    number: int, before: tuple[int, ...], after: tuple[int, ...], *inputs: int, loss: bool = False
+) -> Operation:
+    return Operation(
+        number, "view", "ViewBackward0", None, inputs, shape=after, in_loss=loss,
+        attributes={"input_shape": before},
+    )  # fmt: skip
+
+
+FIRST = Operation(0, "conv", "", "body", shape=(32, 16, 4, 8), missing=1)
+MOVED = ((32, 16, 4, 8), (8, 32, 64))
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(in_a_loop(FIRST, view(1, *MOVED, 0)), True, id="columns-to-the-front"),
+        pytest.param(
+            in_a_loop(FIRST, view(1, (4, 16, 32, 8), (8, 32, 64), 0)), False, id="no-samples-first"
+        ),
+        pytest.param(
+            in_a_loop(FIRST, view(1, (32, 16, 32, 4), (128, 32, 16), 0)), False, id="two-such-axes"
+        ),
+        pytest.param(
+            in_a_loop(FIRST, view(1, (32, 16, 128), (64, 32, 32), 0)), False, id="two-behind-it"
+        ),
+        pytest.param(
+            in_a_loop(FIRST, view(1, (32, 512), (1, 32, 512), 0)), False, id="one-step-of-time"
+        ),
+        pytest.param(in_a_loop(FIRST, view(1, (32, 512), (8, 64, 32), 0)), False, id="elsewhere"),
+        pytest.param(
+            in_a_loop(FIRST, view(1, *MOVED, 0), view(2, (8, 32, 64), (32, 512), 1)), False,
+            id="put-back-again",
+        ),
+        pytest.param(
+            in_a_loop(FIRST, view(1, *MOVED, 0), view(2, (8, 32, 64), (256, 64), 1)), True,
+            id="rows-for-a-layer",
+        ),
+        pytest.param(in_a_loop(FIRST, view(1, *MOVED, 0, loss=True)), False, id="in-the-loss"),
+        pytest.param(in_a_loop(FIRST, view(1, *MOVED, 0), targets=()), False, id="no-targets"),
+        pytest.param(in_a_loop(FIRST, view(1, *MOVED, 0), size=None), False, id="no-batch"),
+    ],
+)  # fmt: skip
+def test_a_view_that_moves_the_batch_is_a_warning_in_a_loop(observed: Trace, flagged: bool) -> None:
+    found = findings_of(BatchLeakage(), observed)
+
+    assert [f.severity for f in found] == ([Severity.WARNING] if flagged else [])
+    if flagged:
+        assert found[0].message == (
+            "a view turns 32 × 16 × 4 × 8 into 8 × 32 × 64: axis 1 has the length of the batch, "
+            "and no entry of it is one of the 32 samples"
+        )
+
+
+def joined(
+    *, dim: int = 0, sides: tuple[int, ...] = (0, 1), kind: str = "concat",
+    first: tuple[int, ...] = (32, 16), before: tuple[int, ...] = (64, 16),
+    after: tuple[int, ...] = (32, 32), reads: tuple[int, ...] = (2,),
+) -> Trace:  # fmt: skip
+    return in_a_loop(
+        Operation(0, "linear", "", "a", shape=first, missing=1),
+        Operation(1, "linear", "", "b", shape=(32, 16), missing=1),
+        Operation(2, kind, "CatBackward0", None, sides, shape=before, attributes={"dim": dim}),
+        view(3, before, after, *reads),
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(joined(), True, id="rows-of-two-samples"),
+        pytest.param(joined(after=(2, 16, 32)), False, id="taken-apart-rightly"),
+        pytest.param(joined(dim=1), False, id="along-the-features"),
+        pytest.param(joined(kind="add"), False, id="added"),
+        pytest.param(joined(sides=(0,), before=(32, 16)), False, id="one-alone"),
+        pytest.param(joined(first=(16, 16)), False, id="halves"),
+        pytest.param(joined(first=(32, 32)), False, id="two-such-axes"),
+        pytest.param(joined(before=(2, 32, 16)), False, id="stacked"),
+        pytest.param(joined(reads=()), False, id="of-the-data"),
+    ],
+)
+def test_a_view_of_what_was_joined_along_the_batch_is_a_warning_in_a_loop(
+    observed: Trace, flagged: bool
+) -> None:
+    found = findings_of(BatchLeakage(), observed)
+
+    assert [f.severity for f in found] == ([Severity.WARNING] if flagged else [])
+    if flagged:
+        assert "each of its rows holds 2 samples of one input" in found[0].message
+
+
+def test_the_first_such_view_is_told_and_no_more() -> None:
+    twice = in_a_loop(FIRST, view(1, *MOVED, 0), view(2, *MOVED, 0))
+
+    assert len(list(BatchLeakage().check(twice))) == 1
+
+
+def test_a_batch_of_one_sample_is_not_dealt_out() -> None:
+    one = [replace(t, shape=(1, *t.shape[1:])) for t in (SERIES, LABELS, OUTPUT)]
+    seen = trace_of(
+        operations=[view(0, (1, 512), (8, 1, 64))], batch_size=1, loop=LoopFacts(steps=40),
+        inputs=one[:1], targets=one[1:2], outputs=one[2:],
+    )  # fmt: skip
+
+    assert not findings_of(BatchLeakage(), seen)
