@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gradlint.hooks.sites import is_lazy
 from gradlint.loop_facts import DiscardedFacts
+from gradlint.watching.cadence import FIRST_LIGHT
 from gradlint.watching.sampling import local, staged
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Discarded:
     def backward_begins(self, losses: Sequence[Tensor], *, first: bool, cleared: bool) -> None:
         """A backward begins: the first of its step, or one after `cleared` gradients or not."""
         if first:
-            self._open = self._begin()
+            self._open = None if self._settled() else self._begin()
             return
         step = self._open
         if step is None or step.used:
@@ -125,6 +126,10 @@ class Discarded:
             return None
         each, steps = usual[0]
         return DiscardedFacts(observed=len(self._counts), steps=steps, each=each)
+
+    def _settled(self) -> bool:
+        """Whether the first steps had nothing to count: later ones are not followed."""
+        return len(self._counts) >= FIRST_LIGHT and not any(self._counts.values())
 
     def _begin(self) -> _Step:
         probed = self._probed()

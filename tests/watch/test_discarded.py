@@ -277,3 +277,21 @@ def test_warming_up_is_one_step_s() -> None:
         optimizer.step()
 
     assert watched(loop) == DiscardedFacts(observed=STEPS, steps=1, each=4)
+
+
+def test_a_loop_whose_first_steps_had_nothing_to_count_is_not_followed_further() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with Watcher(model, every=1) as watcher:
+        for number in range(60):
+            if number < 50:
+                optimizer.zero_grad()
+                loss_of(model).backward()
+                optimizer.step()
+            else:
+                micro_batches(model, optimizer)
+
+    facts = watcher.trace().facts.loop
+    assert facts is not None
+    assert facts.discarded is None
+    assert len(watcher.loop.discarded._counts) == 40
