@@ -267,8 +267,10 @@ def _split(trace: Trace, op: Operation, before: tuple[int, ...], rows: int) -> s
     after = op.shape
     if before[:1] != (rows,) or before.count(rows) > 1 or after.count(rows) > 1:
         return None
-    if after[:1] == (1,) or after[1:2] != (rows,) or any(
-        o.kind == "view" and o.shape[:1] == (rows,) for o in trace.graph.descendants(op)
+    if (
+        after[:1] == (1,)
+        or after[1:2] != (rows,)
+        or any(o.kind == "view" and o.shape[:1] == (rows,) for o in trace.graph.descendants(op))
     ):
         return None
     return f"axis 1 has the length of the batch, and no entry of it is one of the {rows} samples"
