@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -242,9 +243,22 @@ def _pair(
     captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor], targets: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor] | None:
     """Return what a difference compares: what the caller knows of it, or what the graph does."""
-    if targets:
-        return (outputs[0], targets[0]) if len(outputs) == len(targets) == 1 else None
-    return compared(captured, op, outputs)
+    if not targets:
+        return compared(captured, op, outputs)
+    if len(outputs) != 1 or len(targets) != 1:
+        return None
+    if _are_compared(op, outputs[0], targets[0]):
+        return outputs[0], targets[0]
+    return compared(captured, op, outputs)  # one-hot rows of labels, say
+
+
+def _are_compared(op: Operation, output: Tensor, target: Tensor) -> bool:
+    """Whether a difference has the shape that output and targets make, or their entries."""
+    if math.prod(op.shape) == target.numel() or not op.shape:
+        return True
+    rank = len(op.shape)
+    shapes = [(1,) * (rank - t.ndim) + tuple(t.shape) for t in (output, target)]
+    return [{a, b} - {1} for a, b in zip(*shapes, strict=False)] == [{n} - {1} for n in op.shape]
 
 
 def _facts(

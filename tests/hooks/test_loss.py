@@ -57,6 +57,22 @@ def test_a_loss_nobody_knows_is_not_guessed() -> None:
     assert facts_of(lambda o: o.logsumexp(0).sum(), LABELS) == []
 
 
+def test_labels_made_to_rows_in_a_loss_by_hand_are_not_what_it_compares_with() -> None:
+    def brier(output: Tensor) -> Tensor:
+        return ((F.one_hot(LABELS, 3).float() - output) ** 2).sum(1).mean()
+
+    (found,) = facts_of(brier, LABELS, nn.Softmax(1))
+    (plain,) = facts_of(lambda o: ((o[:, 0] - LABELS) ** 2).mean(), LABELS)
+    (pairs,) = facts_of(lambda o: ((o - LABELS[:, None]) ** 2).mean(), LABELS[:, None])
+
+    assert found.target is not None
+    assert (found.target.shape, found.target.maximum) == ((4, 3), 1.0)
+    assert plain.target is not None
+    assert plain.target.shape == (4,)
+    assert pairs.target is not None
+    assert pairs.target.shape == (4, 1)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_the_reduction_is_told(reduction: str) -> None:
     (torchs,) = facts_of(lambda o: F.cross_entropy(o, LABELS, reduction=reduction), LABELS)
