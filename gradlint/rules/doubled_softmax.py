@@ -99,8 +99,8 @@ class DoubledSoftmax(Rule):
         elif op.kind == "bce_with_logits" or op.name.startswith("SoftMarginLoss"):
             yield from (o for o in first_behind(graph, op) if o.kind in _SQUASHING)
         elif op.kind == "logsigmoid" and op.in_loss:
-            before = first_behind(graph, op, _same_or_negated)
-            yield from (o for o in before if o.kind in _SQUASHING)
+            behind = first_behind(graph, op, _same_or_negated)
+            yield from (o for o in behind if o.kind in _SQUASHING)
         elif op.kind == "bce":
             for last in first_behind(graph, op):
                 if last.kind == "sigmoid":
