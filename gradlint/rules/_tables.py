@@ -18,6 +18,14 @@ def crosswise(output: tuple[int, ...]) -> tuple[int, ...]:
     return output[:-1] if column else (*output, 1)
 
 
+def difference_of(graph: Graph, op: Operation) -> Operation:
+    """Return the difference that an expanded output enters, as in an L1 loss; else `op` itself."""
+    after = graph.consumers[op.id]
+    if op.kind == "expand" and len(after) == 1 and after[0].kind in ("sub", "shift"):
+        return after[0]
+    return op
+
+
 def error_of_pairs(trace: Trace, output: Operation, difference: Operation) -> bool:
     """Whether a watched loop averages the squares or sizes of a table of differences.
 

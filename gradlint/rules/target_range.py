@@ -10,7 +10,12 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import BINARY, CLASSIFICATION, REGRESSION, loss_groups, place, refused
-from gradlint.rules._tables import crosswise, error_of_pairs, weighed_crosswise
+from gradlint.rules._tables import (
+    crosswise,
+    difference_of,
+    error_of_pairs,
+    weighed_crosswise,
+)
 from gradlint.rules._targets import (
     Fault,
     a_row_for_all,
@@ -196,7 +201,7 @@ class TargetRange(Rule):
                     fault = broadcasts(output.shape, target.shape)
                     seen = LossFacts("other", target=target)
                     return self._finding(trace, output.module, fault, seen)
-            if error_of_pairs(trace, output, op):
+            if error_of_pairs(trace, output, difference_of(graph, op)):
                 fault = broadcasts(output.shape, crosswise(output.shape))
                 return self._finding(trace, output.module, fault, LossFacts("other"))
         return None

@@ -11,6 +11,7 @@ from gradlint.loop_facts import LoopFacts
 from gradlint.observation import MODEL, Observation
 from gradlint.relabel import only, relabeled, without_label
 from gradlint.trace import Trace
+from gradlint.watching.cadence import FIRST_LIGHT
 from gradlint.watching.clips import clipped_by_hand
 from gradlint.watching.facts_of import schedulers_of, together
 from gradlint.watching.loop import Loop
@@ -83,7 +84,7 @@ def _series(loop: Loop) -> tuple[list[Observation], int]:
     own = {id(first): first for first in followed.values()}
     streams = max(1, len(own))
     places = {known.site: first.site for known, first in followed.items()}
-    first = _first_phase(followed)
+    first = _first_phase(followed, loop.steps)
     found: list[Observation] = []
     for (metric, site), points in loop.records.series.items():
         place = site if metric != "loss" else places.get(site) or site
@@ -112,15 +113,21 @@ def _followed(loop: Loop) -> dict[Known, Known]:
     return followed
 
 
-def _first_phase(followed: Mapping[Known, Known]) -> Known | None:
-    """Return the first of the optimizers' losses, if none began before the one before it ended."""
+def _first_phase(followed: Mapping[Known, Known], steps: int) -> Known | None:
+    """Return the first of the optimizers' losses, if none began before the one before it ended.
+
+    A few steps of many tell nothing: copies of a model are adapted to task after task.
+    """
     spans: dict[Known, tuple[int, int]] = {}
     for known, first in followed.items():
         start, end = spans.get(first, (known.first_at, known.last_at))
         spans[first] = min(start, known.first_at), max(end, known.last_at)
     ordered = sorted(spans.items(), key=lambda item: item[1])
     apart = all(a[1][1] < b[1][0] for a, b in pairwise(ordered))
-    return ordered[0][0] if ordered and apart else None
+    if not ordered or not apart:
+        return None
+    first, (start, end) = ordered[0]
+    return first if end - start + 1 >= min(FIRST_LIGHT, steps / 2) else None
 
 
 def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:

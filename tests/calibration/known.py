@@ -104,6 +104,13 @@ WHY: dict[str, dict[str, str]] = {
         "run": "in a loop, statistics of the batch may be what is meant: BatchNorm by hand takes "
         "them",
     },
+    "embedding-of-one-index": {"run": "inputs are exchanged on a copy, which only check makes"},
+    "latent-sample-without-its-mean": {
+        "run": "inputs are exchanged on a copy, which only check makes",
+    },
+    "scores-by-time-against-labels-by-sample": {
+        "": "labels in another order are labels: in 40 steps a loss that stays tells no more",
+    },
     "lm-sees-the-future": {"run": "tokens are exchanged on a copy, which only check makes"},
     "diffusion-time-only": {"run": "inputs are exchanged on a copy, which only check makes"},
     "total-variation-times-a-hundred-thousand": {

@@ -197,6 +197,26 @@ def expanded(before: tuple[int, ...], after: tuple[int, ...], loss: str = "mse")
 
 
 @pytest.mark.parametrize(
+    ("end", "flagged"),
+    [
+        pytest.param(("shift", "abs", "mean"), True, id="an-l1-loss"),
+        pytest.param(("shift", "exp", "mean"), False, id="a-kernel"),
+        pytest.param(("mul", "abs", "mean"), False, id="no-difference"),
+    ],
+)
+def test_a_prediction_that_an_l1_loss_expanded_is_found_by_its_difference(end, flagged) -> None:
+    square = [
+        Operation(i, kind, kind, inputs=(i - 1,), shape=(32, 32), in_loss=True)
+        for i, kind in enumerate(("expand", *end), 1)
+    ]
+    head = Operation(0, "linear", "AddmmBackward0", module="head", shape=(32,))
+
+    found = severities(trace_of(operations=(head, *square), loop=LoopFacts(steps=9)))
+
+    assert found == ([Severity.ERROR] if flagged else [])
+
+
+@pytest.mark.parametrize(
     ("trace", "flagged"),
     [
         pytest.param(expanded((32, 1), (32, 32)), True, id="a-column-and-a-row"),

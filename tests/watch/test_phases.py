@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,29 @@ def test_an_output_that_cannot_reach_the_targets_of_a_second_phase_is_named(
     write_trace(tmp_path / "run.jsonl", watcher.trace())
     again = read_trace(tmp_path / "run.jsonl")
     assert again.facts.losses == watcher.trace().facts.losses
+
+
+@BOTH
+def test_the_first_few_steps_of_many_copies_are_not_the_loss(every: Any) -> None:
+    """Reptile adapts a copy of the model, with an optimizer of its own, to task after task."""
+    torch.manual_seed(14)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    with Watcher({}, discover=True, every=every) as watcher:
+        for _ in range(12):
+            adapted = copy.deepcopy(model)
+            optimizer = torch.optim.SGD(adapted.parameters(), lr=0.05)
+            for _ in range(8):
+                optimizer.zero_grad()
+                x = torch.randn(16, 8)
+                nn.functional.cross_entropy(adapted(x), x[:, :3].argmax(1)).backward()
+                optimizer.step()
+            with torch.no_grad():
+                for slow, fast in zip(model.parameters(), adapted.parameters(), strict=True):
+                    slow.lerp_(fast, 0.1)
+    unfailed(watcher)
+    trace = watcher.trace()
+
+    assert trace.facts.loop is not None
+    if trace.facts.loop.streams > 1:
+        assert trace.of("loss").training.values == ()
+    assert not [f for f in watcher.report.findings if f.severity.label != "note"]
