@@ -111,6 +111,18 @@ WHY: dict[str, dict[str, str]] = {
     "scores-by-time-against-labels-by-sample": {
         "": "labels in another order are labels: in 40 steps a loss that stays tells no more",
     },
+    "causal-mask-the-wrong-way-round": {
+        "run": "tokens are exchanged on a copy, which only check makes",
+    },
+    "dilated-convolutions-padded-on-both-sides": {
+        "run": "steps in time are exchanged on a copy, which only check makes",
+    },
+    "targets-centered-along-the-wrong-axis": {
+        "": "targets of nothing but zero are what a residual or a penalty is compared with, too",
+    },
+    "rows-and-labels-shuffled-apart": {
+        "check": "labels in another order are labels: in 40 steps a loss that stays tells no more",
+    },
     "lm-sees-the-future": {"run": "tokens are exchanged on a copy, which only check makes"},
     "diffusion-time-only": {"run": "inputs are exchanged on a copy, which only check makes"},
     "total-variation-times-a-hundred-thousand": {
