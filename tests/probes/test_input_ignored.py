@@ -172,9 +172,6 @@ def test_a_model_that_is_given_the_same_both_times_ignores_nothing(given: Any) -
 
 
 def test_a_model_that_is_given_another_graph_and_only_adds_zero_of_it_ignores_it() -> None:
-    def links(model: nn.Module, batch: Tensor) -> Any:
-        return model(0 * batch[:, :1] @ batch[:, :1].T)
-
     class Deafer(Graph):
         def forward(self, graph: Tensor | None = None) -> Tensor:
             return self.layer(self.nodes) + (0.0 if graph is None else 0 * graph[:, :4])
@@ -186,4 +183,10 @@ def test_a_model_that_is_given_another_graph_and_only_adds_zero_of_it_ignores_it
 
     assert found is not None
     assert found["output_change"] == 0
-    assert input_ignored(Graph(), links, FIRST, SECOND, 10) is None
+
+
+def test_a_model_that_is_given_zeros_both_times_ignores_its_batches() -> None:
+    found = input_ignored(mlp(), lambda model, x: model(torch.zeros_like(x)), FIRST, SECOND, 10)
+
+    assert found is not None
+    assert found["output_change"] == 0
