@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PROBED = 8
 """Parameters that are followed: what perturbs weights or merges gradients does so with all."""
 
+MOST = 512
+"""Steps counted: what so many have in common is no accident."""
+
 ALIKE = 1e-5
 """By so much the cosine of two gradients may differ from one: dividing one in bfloat16 by a
 number, as clipping does, rounds each entry by up to 2^-9, and the cosine by 4e-6."""
@@ -128,8 +131,9 @@ class Discarded:
         return DiscardedFacts(observed=len(self._counts), steps=steps, each=each)
 
     def _settled(self) -> bool:
-        """Whether the first steps had nothing to count: later ones are not followed."""
-        return len(self._counts) >= FIRST_LIGHT and not any(self._counts.values())
+        """Whether no more steps need be followed: the first had nothing to count, or many had."""
+        seen = len(self._counts)
+        return seen >= MOST or (seen >= FIRST_LIGHT and not any(self._counts.values()))
 
     def _begin(self) -> _Step:
         probed = self._probed()

@@ -187,6 +187,7 @@ class FullLook:
         loop, observer, number = self.loop, self.loop.observer, self.number
         loop.forwards += self.forwards
         loop.looked_at_backwards += self.backwards
+        loop.data.links.begin()  # outputs of a forward that no backward followed
         observer.after_update()
         self._watch_frozen()
         if initial:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,3 +144,19 @@ def test_random_targets_stand_beside_what_learns_them() -> None:
             optimizer.step()
 
     assert severities(watcher) == [Severity.NOTE]
+
+
+def test_the_output_of_a_forward_without_a_backward_is_kept_no_longer_than_the_step() -> None:
+    net, seen = model(), []
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with Watcher(net) as watcher:
+        for _ in range(3):  # looked at in full
+            optimizer.zero_grad()
+            x, y = batch()
+            cross_entropy(net["head"](net["encoder"](x)), y).backward()
+            seen.append(weakref.ref(net["encoder"](x)))  # looked at, with its graph, and dropped
+            optimizer.step()
+            gc.collect()
+
+            assert seen[-1]() is None
+    unfailed(watcher)
