@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from gradlint.hooks.attributes import is_users
 from gradlint.target.trial import copied
+from gradlint.target.user_code import is_users
 
 STEP = 1e-5
 """Half of the difference: what it errs by, and what rounding adds, is below 1e-9 in float64."""
@@ -76,7 +76,7 @@ def _recording(calls: dict[type[Function], tuple[Any, ...]]) -> Iterator[None]:
 def _is_users(function: type[Function]) -> bool:
     code = getattr(inspect.unwrap(function.forward), "__code__", None)
     file = "" if code is None else str(code.co_filename)
-    return file.startswith("<") or (bool(file) and is_users(file))
+    return file.startswith("<") or is_users(file)
 
 
 def _compared(function: type[Function], args: tuple[Any, ...]) -> Mapping[str, int] | None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import SHAPES, Operation
+from gradlint.rules._views import by, dealt_anew
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, TensorFacts, Trace
 
@@ -173,7 +174,7 @@ class BatchLeakage(Rule):
                 return
         yield self.finding(
             module,
-            f"attention without batch_first is given {_by(attends[0].input_shape)} and attends "
+            f"attention without batch_first is given {by(attends[0].input_shape)} and attends "
             f"over the {rows} samples: replacing one changes the outputs of the others by "
             f"{leak:.2g} of their size",
             trace=trace,
@@ -210,22 +211,20 @@ class BatchLeakage(Rule):
         rows = trace.facts.batch_size or 0
         if rows < 2 or not _counts_samples(trace, rows):
             return
-        for op in trace.graph.of_kind("view"):
-            before = tuple(op.attributes.get("input_shape", ()))
-            why = _split(trace, op, before, rows) or _interleaved(trace, op, before, rows)
-            if op.in_loss or why is None:
-                continue
-            yield self.finding(
-                op.module,
-                f"a view turns {_by(before)} into {_by(op.shape)}: {why}",
-                trace=trace,
-                severity=Severity.WARNING,
-                source=op.source,
-                help="Use transpose or permute to move an axis, and dim=1 to join inputs; a view "
-                "only cuts what lies in a row.",
-                evidence={"rows": rows, "shape": list(op.shape), "limit": self.max_leak},
-            )
+        found = dealt_anew(trace.graph, rows)
+        if found is None:
             return
+        op, says = found
+        yield self.finding(
+            op.module,
+            says,
+            trace=trace,
+            severity=Severity.WARNING,
+            source=op.source,
+            help="Use transpose or permute to move an axis, and dim=1 to join inputs; a view "
+            "only cuts what lies in a row.",
+            evidence={"rows": rows, "shape": list(op.shape), "limit": self.max_leak},
+        )
 
     def _along_the_batch(self, trace: Trace, leak: float | None = None) -> Iterator[Finding]:
         """Yield a finding if all layers that look along an axis look along the samples."""
@@ -246,7 +245,7 @@ class BatchLeakage(Rule):
         does = "attends" if first.kind == "MultiheadAttention" else "runs"
         yield self.finding(
             first.path,
-            f"{first.kind} without batch_first is given {_by(first.input_shape)} and {does} over "
+            f"{first.kind} without batch_first is given {by(first.input_shape)} and {does} over "
             f"the {rows} samples of the batch"
             + (
                 "" if leak is None else f": replacing one changes the others' outputs by {leak:.2g}"
@@ -257,41 +256,6 @@ class BatchLeakage(Rule):
             "a transposition mixes the samples.",
             evidence={"rows": rows, "leak": leak, "limit": self.max_leak, "neighbors": alike},
         )
-
-
-def _split(trace: Trace, op: Operation, before: tuple[int, ...], rows: int) -> str | None:
-    """Say why a view that moves the number of samples to axis 1 is at fault, or None.
-
-    Where a later one puts it back to the front, what is between them treats entries alike.
-    """
-    after = op.shape
-    if before[:1] != (rows,) or before.count(rows) > 1 or after.count(rows) > 1:
-        return None
-    if (
-        after[:1] == (1,)
-        or after[1:2] != (rows,)
-        or any(o.kind == "view" and o.shape[:1] == (rows,) for o in trace.graph.descendants(op))
-    ):
-        return None
-    return f"axis 1 has the length of the batch, and no entry of it is one of the {rows} samples"
-
-
-def _interleaved(trace: Trace, op: Operation, before: tuple[int, ...], rows: int) -> str | None:
-    """Say why a view of what was joined along the batch is at fault, or None."""
-    if len(op.inputs) != 1 or op.shape[:1] != (rows,):
-        return None
-    (joined,) = trace.graph.inputs_of(op)
-    sides = trace.graph.inputs_of(joined)
-    several = joined.kind == "concat" and len(sides) > 1 and joined.attributes.get("dim") == 0
-    if not several or any(s.shape[:1] != (rows,) or s.shape.count(rows) > 1 for s in sides):
-        return None
-    if before[:1] != (len(sides) * rows,):
-        return None
-    return f"each of its rows holds {len(sides)} samples of one input, joined along the batch"
-
-
-def _by(shape: tuple[int, ...] | None) -> str:
-    return " × ".join(str(size) for size in shape or ())
 
 
 def _counts_samples(trace: Trace, size: int) -> bool:
