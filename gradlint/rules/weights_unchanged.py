@@ -70,8 +70,9 @@ class WeightsUnchanged(Rule):
     ## References
     - Zamirai et al. (2020), "Revisiting BFloat16 training", section 3: nearest rounding of weight
       updates cancels small ones
-    - `max_kept` is our choice: the slowest averages in use keep 0.01 of a step, and nothing
-      but putting weights back keeps less than a tenth (tests/watch/test_kept.py)
+    - `max_kept` is our choice: averages of decay 0.99 and more keep 0.01 of a step and less;
+      rows of length one, masks of pruning, resets and Lookahead keep more than 0.1, and of
+      weights held by a clamp nothing is said (all in tests/watch/test_kept.py)
     - IEEE 754: half a unit in the last place is 2⁻⁸ of a bfloat16 number at most
     """
 

@@ -312,3 +312,25 @@ def test_in_a_check_without_a_loss_no_matrix_is_passing() -> None:
     unknown = observed.but(observations=tuple(o for o in observed if o.metric != "loss"))
 
     assert severities(unknown) == [Severity.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "losses", "expected"),
+    [
+        pytest.param(0.15, [2.0 - 0.015 * i for i in range(41)], [], id="it-falls"),
+        pytest.param(
+            0.16, [2.0 - 0.015 * i for i in range(41)], [Severity.WARNING], id="by-too-much"
+        ),
+        pytest.param(0.11, [2.0] * 41, [Severity.ERROR], id="it-does-not-fall"),
+    ],
+)
+def test_more_is_allowed_where_the_loss_falls(ratio, losses, expected) -> None:
+    assert severities(trace([ratio] * 40, losses=losses)) == expected
+
+
+def test_the_message_names_the_limit_that_was_exceeded() -> None:
+    (found,) = findings_of(
+        UpdateTooLarge(), trace([0.3] * 40, losses=[2.0 - 0.015 * i for i in range(41)])
+    )
+
+    assert "by 30% of its size (limit 15%)" in found.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import weakref
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 import gradlint
 from gradlint.engine import Observer
 from gradlint.report import Report
+from gradlint.watching import Watcher
 from gradlint.watching.kept import Kept
 
 STEPS = 40
@@ -26,7 +28,7 @@ def network() -> nn.Module:
     )
 
 
-def watched(between: Callable[[nn.Module, int], None], lr: float = 1e-2) -> Report:
+def watched(between: Callable[[nn.Module, int], None], lr: float = 1e-2) -> Watcher:
     """Train, with something done to the model after each step."""
     torch.manual_seed(0)
     model = network()
@@ -39,7 +41,7 @@ def watched(between: Callable[[nn.Module, int], None], lr: float = 1e-2) -> Repo
             F.cross_entropy(model(x), x[:, :4].argmax(1)).backward()
             optimizer.step()
             between(model, number)
-    return watcher.report
+    return watcher
 
 
 def shares(report: Report) -> dict[str, list[float]]:
@@ -147,7 +149,7 @@ def lookahead() -> Callable[[nn.Module, int], None]:
     ],
 )
 def test_weights_put_back_between_steps_are_named(between, severity, most) -> None:
-    report = watched(between())
+    report = watched(between()).report
     found = shares(report)
 
     assert report.findings[0].code == "GL406"
@@ -171,7 +173,12 @@ def test_weights_put_back_between_steps_are_named(between, severity, most) -> No
     ],
 )
 def test_what_only_looks_like_it_is_not(between) -> None:
-    assert shares(watched(between())) == {}
+    watcher = watched(between())
+    kept = watcher.trace().of("kept_update_share").training.values
+
+    assert shares(watcher.report) == {}
+    assert kept
+    assert all(share > 0.1 for share in kept if not math.isnan(share))
 
 
 def test_no_parameter_is_kept_alive_between_steps() -> None:
