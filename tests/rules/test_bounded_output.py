@@ -168,3 +168,10 @@ def test_what_a_bound_costs_is_what_counts(quantiles: tuple[float, ...], flagged
     found = findings_of(BoundedOutput(), regression("linear", "relu", target=target))
 
     assert bool(found) is flagged
+
+
+@pytest.mark.parametrize("quantiles", [(), (-3.0,) * 20], ids=["not-known", "known"])
+def test_constant_targets_out_of_reach_are_flagged(quantiles: tuple[float, ...]) -> None:
+    target = replace(values(-3.0, -3.0, -3.0, 0.0), quantiles=quantiles)
+
+    assert findings_of(BoundedOutput(), regression("linear", "relu", target=target))

@@ -144,3 +144,22 @@ def test_a_loss_of_another_step_s_graph_has_no_place_in_this_one() -> None:
     assert entry(trace.graph, elsewhere) is None
     assert predictions(trace, elsewhere) == ()
     assert place(trace, elsewhere) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "kinds"),
+    [
+        pytest.param(0, ["sigmoid"], id="whole"),
+        pytest.param(1, [], id="what-the-last-layer-reads-is-missing"),
+        pytest.param(3, [], id="nothing-is-kept"),
+    ],
+)
+def test_what_a_loss_of_another_step_judges_is_known_where_all_of_it_is_kept(
+    first: int, kinds: list[str]
+) -> None:
+    kept = chain("linear", "sigmoid", "mse")[first:]
+    loss = LossFacts("mse", operation=-1, before=kept)
+
+    found = predictions(trace_of(operations=chain("linear", "cross_entropy")), loss)
+
+    assert [op.kind for op in found] == kinds
