@@ -94,6 +94,8 @@ def run_watched(entry: Entry, watching: Watching, look: Look) -> int:
         if not first:
             return outcome.status
         if watcher.loop.failure is not None:
+            if look.verbose:
+                traceback.print_exception(watcher.loop.failure, file=stderr)
             say(f"watching ended early: {sentence(watcher.loop.failure)[0]}")
         report = _held(with_outcome(report, outcome, entry.name), watching)
         _write(report, outputs, look, stderr)

@@ -26,7 +26,8 @@ class Interval:
     last: int = 0
     """The last of the steps that share it; 0 for one that is alone."""
     thorough: bool = True
-    """Whether gradients are measured when backward ended, too, and weights in whole."""
+    """Whether activations are sampled, gradients measured when backward ended, too, and weights
+    in whole."""
     closeup: Closeup | None = None
     initial: bool = False
     """Whether the parameters of the step are as they were made."""

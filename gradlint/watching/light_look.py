@@ -1,4 +1,4 @@
-"""LightLook: a step of which samples are staged while it runs and reduced at its end."""
+"""LightLook: a step of which samples are taken while it runs and reduced at its end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class LightLook:
-    """Hooks on leaf modules that were called before, and samples of every parameter.
+    """Samples of every parameter; a thorough one has hooks on leaf modules called before, too.
 
     Args:
         loop: Where it stands.
         number: The loop's step.
-        thorough: Whether the norms of all weights are measured.
+        thorough: Whether activations are sampled and the norms of all weights measured.
     """
 
     def __init__(self, loop: Loop, number: int, *, thorough: bool) -> None:
@@ -34,19 +34,27 @@ class LightLook:
         self.number = number
         self.thorough = thorough
         observer = loop.observer
-        leaves = [
+        held = [(n, p) for n, p in observer.parameters.items() if not is_lazy(p) and p.numel()]
+        plan = loop.plan
+        leaves = self._leaves() if thorough else []
+        modules = [(path, class_of(module).__name__) for path, module in leaves]
+        if plan is not None and not thorough:
+            modules = plan.modules  # none of them is looked at
+        names = [name for name, _ in held]
+        if plan is None or not plan.fits(modules, names, len(observer.depths)):
+            plan = loop.plan = Plan(modules, names, observer.depths)
+        self.light = Light([m for _, m in leaves], [p for _, p in held], plan, loop)
+
+    def _leaves(self) -> list[tuple[str, nn.Module]]:
+        """Leaf modules that were called before, and are not compiled."""
+        loop = self.loop
+        return [
             (path, module)
-            for path, facts in observer.facts_of_modules.items()
+            for path, facts in loop.observer.facts_of_modules.items()
             if facts.leaf and facts.calls
-            and (module := observer.modules.get(path)) is not None
+            and (module := loop.observer.modules.get(path)) is not None
             and not (loop.compiled and path.partition(".")[0] in loop.compiled)
         ]  # fmt: skip
-        held = [(n, p) for n, p in observer.parameters.items() if not is_lazy(p) and p.numel()]
-        modules = [(path, class_of(module).__name__) for path, module in leaves]
-        names, depths = [name for name, _ in held], observer.depths
-        if loop.plan is None or not loop.plan.fits(modules, names, len(depths)):
-            loop.plan = Plan(modules, names, depths)
-        self.light = Light([m for _, m in leaves], [p for _, p in held], loop.plan, loop)
 
     def admit(self, model: nn.Module, label: str) -> None:
         """Leave a new model to the next full look."""

@@ -44,10 +44,10 @@ from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
 from gradlint.watching.strangers import Strangers
 
-APART = 7
-"""Steps between two thorough light looks, where all are looked at: a weight's norm moves slowly,
-and what changes a gradient between backward and step does so all the time. A prime, so that it
-is the turn of every one of several optimizers."""
+APART = 13
+"""Steps between two thorough light looks, where all are looked at: activations and the norms of
+weights move slowly, and what changes a gradient between backward and step does so all the time.
+A prime, so that it is the turn of every one of several optimizers."""
 
 MAX_BACKWARDS = 8
 """Backwards looked at in one step; a loop that never steps must not pay for ever. Of a step that
@@ -349,7 +349,7 @@ class Loop(switchboard.Ear):
             interval.closeup = LightLook(self, interval.number, thorough=interval.thorough)
 
     def _thorough(self, number: int) -> bool:
-        """Whether a light look takes what costs a pass over all gradients or weights more."""
+        """Whether a light look takes activations, and passes over all weights and gradients."""
         early = number <= FIRST_LIGHT * max(1, self.optimizers.count_stepped)
         alone = self.ranks.world < 2 and not self.scaling.seen
         if alone and not early and number < self._thorough_at + APART:
@@ -674,7 +674,8 @@ class Loop(switchboard.Ear):
         if unseen:
             self._look_again()
         opened = self.interval
-        if opened is not None and (opened.closeup is not None or self.optimizers.count_stepped > 1):
+        looked = opened is not None and opened.closeup is not None and opened.thorough
+        if looked or self.optimizers.count_stepped > 1:
             known.carry.stepped(known.parameters())
         else:
             known.carry.forget()

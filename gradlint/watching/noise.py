@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.engine import Observer
+from gradlint.watching.cadence import FIRST_LIGHT
 from gradlint.watching.sampling import local
 
 STEPS = 8
@@ -15,6 +16,10 @@ STEPS = 8
 
 ENTRIES = 256
 """Entries of each weight's gradient, the same at every step."""
+
+APART = 64
+"""Steps between two comparisons, once the first steps are over: a loop that is looked at now and
+then has no consecutive looks, and one looked at all the time need not pay for it each time."""
 
 MAX_WEIGHTS = 64
 """Weights followed; more would tell the same."""
@@ -35,6 +40,8 @@ class Noise:
         without: Collection[int] = (),
     ) -> None:
         """Keep the gradients of step `number`; after `STEPS` in a row, measure."""
+        if number > FIRST_LIGHT and number % APART >= STEPS:
+            return
         if number != self._last + 1:
             self._kept.clear()
         self._last = number

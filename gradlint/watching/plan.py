@@ -35,7 +35,7 @@ class Plan:
 
     def __init__(
         self,
-        modules: Sequence[tuple[str, str]],
+        modules: list[tuple[str, str]],
         parameters: Sequence[str],
         depths: Mapping[str, int],
     ) -> None:

@@ -24,9 +24,9 @@ _Line = tuple[CodeType, int]
 class Reach:
     """Tells of each backward whether its graph leads to a parameter of a watched model.
 
-    Steps that are looked at decide. The others are asked only where another network was seen
-    to train, and then only about lines that both use. As long as nothing watched was reached,
-    every backward counts: that none of them reaches the model is then what is wrong.
+    Steps that are looked at thoroughly decide. The others are asked only where another network
+    was seen to train, and then only about lines that both use. As long as nothing watched was
+    reached, every backward counts: that none of them reaches the model is then what is wrong.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Reach:
         self, loop: Loop, interval: Interval, losses: Sequence[Tensor], inputs: Any
     ) -> bool:
         """Whether a backward from `losses` counts as one of the watched models'."""
-        looked = interval.closeup is not None and not interval.rests
+        looked = interval.closeup is not None and interval.thorough and not interval.rests
         if loop.discover or loop.observer.is_split or (self.reached and not (looked or self.apart)):
             return True
         line = _line() if self.apart else None

@@ -55,8 +55,10 @@ def sample(tensor: Tensor) -> Tensor:
             return tensor if tensor.ndim == 1 else tensor.as_strided((count,), (1,))
         return tensor.as_strided((SAMPLE // BLOCK, BLOCK), (_stride(count), 1))
     if count > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 4:
-        tensor = tensor[:: tensor.shape[0] // 4]  # copying all of it would cost more than it tells
-    return sample(tensor.reshape(-1))
+        # Copying all of it would cost more than it tells.
+        tensor = tensor[:: min(tensor.shape[0] // 4, count // (4 * SAMPLE))]
+    # A column of a wider tensor is flat and still no block of memory.
+    return sample(tensor.reshape(-1).contiguous())
 
 
 def staged(tensor: Tensor) -> Tensor:

@@ -236,6 +236,8 @@ def test_a_fault_of_ours_is_said_and_is_not_the_scripts(run, watching, script):
     result = run("run", "-f", "concise", "train.py")
     assert (result.exit_code, result.stdout) == (0, "trained\n")
     assert result.stderr.startswith("gradlint: watching ended early: KeyError: 'x' (a fault of")
+    verbose = run("run", "-v", "-f", "concise", "train.py")
+    assert verbose.stderr.startswith("KeyError: 'x'\ngradlint: watching ended early")
 
     watching.answer = NotObservedError("no optimizer step was seen")
     assert run("run", "train.py").exit_code == 70

@@ -41,13 +41,15 @@ def watched(every: Any) -> tuple[Trace, dict[str, list[float]]]:
     return watcher.trace(), true
 
 
-def test_every_late_look_measures_gradients_and_every_seventh_weights_and_backward() -> None:
+def test_late_looks_in_a_row_measure_gradients_and_some_of_them_activations_weights_and_backward() -> None:
     trace, true = watched(1)
 
     late = list(range(FIRST_LIGHT + 1, STEPS + 1))
     total = {o.step: o.value for o in trace.of("total_gradient_norm").at("")}
     weights = {o.step: o.value for o in trace.of("weight_norm").at("0.weight")}
     before = {o.step: o.value for o in trace.of("backward_gradient_norm").at("")}
+    outputs = {o.step: o.value for o in trace.of("activation_std").at("1")}
+    updates = {o.step: o.value for o in trace.of("update_to_weight_ratio").at("0.weight")}
     ratios = {o.step: o.value for o in trace.of("gradient_ratio").at("0.weight")}
     gradients = {o.step: o.value for o in trace.of("gradient_norm").at("0.weight")}
     assert [total[s] for s in late] == pytest.approx([true["gradient"][s - 1] for s in late])
@@ -58,6 +60,8 @@ def test_every_late_look_measures_gradients_and_every_seventh_weights_and_backwa
         [true["weight"][s - 1] for s in thorough]
     )
     assert [s for s in late if s in before] == thorough
+    assert [s for s in late if s in outputs] == thorough
+    assert [s for s in late if s in updates] == late
     for step in late:  # by the weight's norm of a few steps ago
         assert ratios[step] == pytest.approx(gradients[step] / true["weight"][step - 1], rel=0.05)
 
