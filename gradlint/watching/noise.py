@@ -17,8 +17,8 @@ STEPS = 8
 ENTRIES = 256
 """Entries of each weight's gradient, the same at every step."""
 
-APART = 64
-"""Steps between two comparisons, once the first steps are over: a loop that is looked at now and
+APART = 24
+"""Steps from one comparison to the next, once the first steps are over: a loop that is looked at now and
 then has no consecutive looks, and one looked at all the time need not pay for it each time."""
 
 MAX_WEIGHTS = 64
