@@ -25,6 +25,7 @@ from gradlint.probes.questions import ask, of_targets
 from gradlint.probes.wiring import unregistered
 from gradlint.target.batches import Batch
 from gradlint.target.target import Target
+from gradlint.target.trial import copied
 from gradlint.target.user_code import say
 from gradlint.target.variants import copied_batch
 from gradlint.trace import Event, Facts, LossFacts, TensorFacts
@@ -176,8 +177,21 @@ class Training:
                 observer.read()
             if over:
                 break
-        own_step = self.target.training_step is not None
-        self.probes |= ask(self.model, self.batches, self._call, self.step, own_step=own_step)
+        self.probes |= ask(
+            self.model,
+            self.batches,
+            self._call,
+            self.step,
+            own_step=self.target.training_step is not None,
+            fresh=None if self.target.synthesized else self._fresh,
+            losses={loss.kind for loss in self.losses},
+        )
+
+    def _fresh(self) -> nn.Module:
+        """Return the model as it was before the training, or another that is built like it."""
+        model = self.target.build()
+        own = model if self.target.rebuildable else copied(model, model)
+        return own.to(self.device)
 
     def _late(self, started: float) -> bool:
         return self.plan.seconds is not None and time.monotonic() - started > self.plan.seconds

@@ -35,6 +35,8 @@ class Mechanism:
 
 _STUCK = "GL206 GL609 GL610 GL611"
 _PROGRESS = f"{_STUCK} GL402"
+_TRAINING = "GL206 GL402 GL609 GL610"
+"""What an optimizer's faults lead to: GL611 is seen with another one, on a fresh model."""
 _SCALE = "GL105 GL203 GL204 GL303 GL304 GL504"
 
 
@@ -70,7 +72,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "piled-up-gradients",
         "GL704",
-        f"GL201 GL202 GL302 GL306 GL401 GL403 GL410 GL501 {_SCALE} {_PROGRESS}",
+        f"GL201 GL202 GL302 GL306 GL401 GL403 GL410 GL501 {_SCALE} {_TRAINING}",
         "gradients that are never cleared pile up: every step follows the sum of all before it",
         conditions.not_the_rate,
         by_updates=True,
@@ -93,7 +95,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "no-update",
         "GL703 GL705 GL707 GL708",
-        f"GL001 GL303 GL406 GL701 {_PROGRESS}",
+        f"GL001 GL303 GL406 GL701 {_TRAINING}",
         "where no gradient arrives at a step, or no step is made, nothing learns",
     ),
     _mechanism(
@@ -221,34 +223,34 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "weight-decay",
         "GL408",
-        f"GL201 GL202 GL301 GL302 GL401 {_SCALE} {_PROGRESS}",
+        f"GL201 GL202 GL301 GL302 GL401 {_SCALE} {_TRAINING}",
         "weights that decay faster than they learn shrink until the output is a constant",
         by_updates=True,
     ),
     _mechanism(
         "clipped-scale",
         "GL405",
-        "GL402 GL403 GL404 GL409 GL609 GL611",
+        "GL402 GL403 GL404 GL409 GL609",
         "a limit that sees the loss scale cuts every gradient to next to nothing",
         conditions.not_the_rate,
     ),
     _mechanism(
         "choking",
         "GL403 GL404",
-        "GL402 GL609 GL611",
+        "GL402 GL609",
         "gradients cut far below their size make steps that move nothing",
         conditions.not_the_rate,
     ),
     _mechanism(
         "schedule",
         "GL412",
-        "GL402 GL609 GL611",
+        "GL402 GL609",
         "at a learning rate that is gone no weight moves",
     ),
     _mechanism(
         "learning-rate",
         "GL401",
-        f"GL201 GL202 GL301 GL302 GL306 GL407 GL409 GL410 GL501 {_SCALE} {_PROGRESS}",
+        f"GL201 GL202 GL301 GL302 GL306 GL407 GL409 GL410 GL501 {_SCALE} {_TRAINING}",
         "steps too long make weights grow, units die and the loss rise",
         by_updates=True,
     ),
@@ -308,7 +310,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     _mechanism(
         "skipped",
         "GL409",
-        "GL402 GL406 GL609 GL611",
+        "GL402 GL406 GL609",
         "a step that is skipped moves no weight",
     ),
     _mechanism(
@@ -378,10 +380,28 @@ MECHANISMS: tuple[Mechanism, ...] = (
         "running statistics cannot follow weights that change too fast",
     ),
     _mechanism(
+        "linear-stack",
+        "GL112",
+        "GL611",
+        "linear layers in a row fit no more than one does",
+    ),
+    _mechanism(
         "no-learning",
         "GL402 GL206",
-        "GL609 GL610 GL611",
+        "GL609 GL610",
         "without updates, or without a look at the input, the loss stays",
+    ),
+    _mechanism(
+        "blind",
+        "GL206",
+        "GL611",
+        "an output without a look at the input is the same for every sample",
+    ),
+    _mechanism(
+        "nothing-fitted",
+        "GL611",
+        "GL609 GL610",
+        "what a model cannot fit by heart it does not learn",
     ),
 )
 """Every mechanism, nearest the origin first."""

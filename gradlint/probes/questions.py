@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from gradlint.probes.attention_peaks import attention_peaks
+from gradlint.probes.batch_fit import batch_fit
 from gradlint.probes.batch_leakage import batch_leakage
 from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.constant_output import constant_output
@@ -30,7 +31,14 @@ Observed = Mapping[str, Any] | None
 
 
 def ask(
-    model: nn.Module, batches: Sequence[Batch], call: Call, steps: int, *, own_step: bool
+    model: nn.Module,
+    batches: Sequence[Batch],
+    call: Call,
+    steps: int,
+    *,
+    own_step: bool,
+    fresh: Callable[[], nn.Module] | None = None,
+    losses: Collection[str] = (),
 ) -> dict[str, Mapping[str, Any]]:
     """Return what the probes observed, by their names.
 
@@ -40,6 +48,8 @@ def ask(
         call: Runs forward and loss.
         steps: Training steps made before.
         own_step: Whether the user's own step computes the loss: it may mix samples.
+        fresh: Returns the model as it was before; None where the data are not the user's.
+        losses: Kinds of the losses that were seen.
     """
     first = batches[0]
 
@@ -66,6 +76,8 @@ def ask(
     asked["evaluation-mode"] = lambda: evaluation_mode(
         model, _seeded(call), first, own_step=own_step
     )
+    if fresh is not None and not own_step:
+        asked["batch-fit"] = lambda: batch_fit(model, fresh, _seeded(call), batches, losses)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 
