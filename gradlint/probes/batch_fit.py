@@ -88,6 +88,7 @@ def batch_fit(
         ``rates``. None where the training got somewhere, where data or losses are others, or
         where there is nothing to be found.
     """
+    torch.manual_seed(0)
     trained = _to_fit(copied(model, model))
     task = task_of(trained, call, batches, losses)
     if task is None or _recurs(trained, task.batch, call):

@@ -77,7 +77,7 @@ def ask(
         model, _seeded(call), first, own_step=own_step
     )
     if fresh is not None and not own_step:
-        asked["batch-fit"] = lambda: batch_fit(model, fresh, _seeded(call), batches, losses)
+        asked["batch-fit"] = lambda: batch_fit(model, fresh, call, batches, losses)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
 

@@ -41,7 +41,7 @@ SLOW = frozenset({
 })  # fmt: skip
 """Recipes that take half a second or more; the others take half a minute together."""
 
-for part in ("init", "signal", "loss", "wiring", "numbers"):
+for part in ("init", "signal", "loss", "wiring", "numbers", "fit"):
     importlib.import_module(f"tests.zoo.sick_{part}")
 
 RECIPES: list[Recipe] = [replace(r, slow=r.id in SLOW) for r in sick_recipe.RECIPES]
