@@ -41,7 +41,9 @@ def watched(every: Any) -> tuple[Trace, dict[str, list[float]]]:
     return watcher.trace(), true
 
 
-def test_late_looks_in_a_row_measure_gradients_and_some_of_them_activations_weights_and_backward() -> None:
+def test_all_late_looks_measure_gradients_and_thorough_ones_activations_weights_and_backward() -> (
+    None
+):
     trace, true = watched(1)
 
     late = list(range(FIRST_LIGHT + 1, STEPS + 1))
@@ -90,3 +92,18 @@ def test_a_model_met_while_steps_rest_is_looked_at() -> None:
     trace = watcher.trace()
 
     assert [o.step for o in trace.of("loss").at("").training] == list(range(1, 61))
+
+
+def test_gradients_of_consecutive_steps_are_compared_less_often_once_much_is_known() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(8)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Watcher(model, optimizer, every=1) as watcher:
+        for _ in range(200):
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    seen = watcher.trace().of("gradient_signal_to_noise").at("3.weight")
+
+    assert [o.step for o in seen if o.step <= 64] == list(range(8, 65, 8))
+    assert [o.step for o in seen if o.step > 64] == [135, 199]
