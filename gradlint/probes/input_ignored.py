@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +13,20 @@ from gradlint.hooks.manager import HookManager
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.target.trial import copied
 
+FILLED = 1e4
+"""Entries from here on are filled in where a mask hides: -1e4 in half precision, -1e9, the lowest
+number there is. Beside them a change of what a mask shows is less than the rounding of a norm."""
+
 
 class Outputs:
-    """Keeps what the model was called with, and the first output of every module's first call."""
+    """Keeps what the model was called with, and the first output of every module's first call.
+
+    Of the model itself all outputs are kept.
+    """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self.returned: list[Tensor] = []
         self.given: list[Tensor] | None = None
 
     def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
@@ -30,6 +39,7 @@ class Outputs:
         found = [t for _, t in named_tensors(output, "output") if t.is_floating_point()]
         tensors = [t for t in found if t.ndim] or found  # a loss stands beside the output
         if tensors and path not in self.tensors:
+            self.returned += [t.detach().clone() for t in tensors] if not path else []
             self.tensors[path] = tensors[0].detach().clone()
 
 
@@ -46,7 +56,7 @@ def input_ignored(
         steps: Training steps made before.
 
     Returns:
-        ``output_change`` (relative change of the model's output, ``|f(x)-f(x')| / |f(x)|``),
+        ``output_change`` (relative change of the model's output, as `change_of` has it),
         ``layers`` (the same by module path), ``forward_ignored_from`` (the first module
         after which nothing changes any more, or None) and ``steps``; None where the outputs
         cannot be compared, and where the model itself is given the same both times: a graph
@@ -68,11 +78,9 @@ def input_ignored(
         after = seen[1].get(path)
         if after is None or after.shape != before.shape or before.ndim == 0:
             continue
-        size = torch.linalg.vector_norm(before, dtype=torch.float64)
-        change = torch.linalg.vector_norm(after - before, dtype=torch.float64)
-        if not (torch.isfinite(size) and torch.isfinite(change)):
+        changes[path] = change_of(before, after)
+        if not math.isfinite(changes[path]):
             return None
-        changes[path] = float(change / size) if size > 0 else float(change > 0)
     if "" not in changes:
         return None
     ignored_from = None
@@ -86,6 +94,25 @@ def input_ignored(
         "forward_ignored_from": ignored_from,
         "steps": steps,
     }
+
+
+def change_of(before: Tensor, after: Tensor) -> float:
+    """Return ``|f(x)-f(x')| / |f(x)|``: of all entries, or of those not filled in, if that is more.
+
+    Not a finite number where the entries are not.
+    """
+    before, after = before.to(torch.float64), after.to(torch.float64)
+    own = before.abs() < FILLED
+    whole = _relative(before, after)
+    return max(whole, _relative(before[own], after[own])) if math.isfinite(whole) else whole
+
+
+def _relative(before: Tensor, after: Tensor) -> float:
+    size = torch.linalg.vector_norm(before)
+    change = torch.linalg.vector_norm(after - before)
+    if not (torch.isfinite(size) and torch.isfinite(change)):
+        return math.nan
+    return float(change / size) if size > 0 else float(change > 0)
 
 
 def _alike(first: list[Tensor] | None, second: list[Tensor] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from gradlint.hooks.manager import HookManager
 from gradlint.hooks.tensor_facts import named_tensors
-from gradlint.probes.input_ignored import Outputs
+from gradlint.probes.input_ignored import Outputs, change_of
 from gradlint.target.trial import copied
 
 LEAST = 2
@@ -32,11 +33,11 @@ def masked_tokens(
         inputs: A batch's inputs.
 
     Returns:
-        ``change`` (relative change of the model's output), ``tokens`` (how many were
-        exchanged), ``mask`` and ``of`` (the names of a mask and of what it masks); None where
-        there is no mask, where it shows or hides all, where half of the samples have not both
-        positions that it shows and such that it hides in common with their neighbor, or
-        exchange fewer than two tokens.
+        ``change`` (relative change of that output of the model which changes most, as
+        `change_of` has it), ``tokens`` (how many were exchanged), ``mask`` and ``of`` (the names
+        of a mask and of what it masks); None where there is no mask, where it shows or hides
+        all, where half of the samples have not both positions that it shows and such that it
+        hides in common with their neighbor, or exchange fewer than two tokens.
     """
     named = named_tensors(inputs, "input")
     masks = {name: t for name, t in named if _is_mask(t)}
@@ -58,20 +59,20 @@ def masked_tokens(
     if 2 * int(fit.sum()) < len(first):
         return None
     twin = copied(model, model).eval()
-    seen: list[Tensor] = []
+    seen: list[list[Tensor]] = []
     for given in (inputs, tree_map(lambda leaf: exchanged.get(id(leaf), leaf), inputs)):
         outputs = Outputs()
         with torch.no_grad(), HookManager(twin, outputs):
             run(twin, given)
-        if "" not in outputs.tensors:
-            return None
-        seen.append(outputs.tensors[""].to(torch.float64))
-    before, after = seen
-    size = torch.linalg.vector_norm(before)
-    if before.shape != after.shape or not size > 0:
+        seen.append(outputs.returned)
+    pairs = list(zip(*seen, strict=True))
+    if any(before.shape != after.shape for before, after in pairs):
+        return None
+    changes = [change_of(before, after) for before, after in pairs if before.any()]
+    if not changes or any(map(math.isnan, changes)):
         return None
     return {
-        "change": float(torch.linalg.vector_norm(after - before) / size),
+        "change": max(changes),
         "tokens": int(moved.sum()),
         "mask": name,
         "of": next(iter(tokens)),

@@ -18,8 +18,9 @@ class InputIgnored(Rule):
 
     ## What it does
     After at least `min_steps` training steps, gives the model two different batches in
-    evaluation mode. Flags it if its output changes by at most `max_change` of its size, and
-    names the first module from which on nothing changes any more. Where the inputs hold a mask,
+    evaluation mode. Flags it if its output changes by at most `max_change` of its size, entries
+    filled in where a mask hides (from 1e4 on) left out, and names the first module from which
+    on nothing changes any more. Where the inputs hold a mask,
     samples also exchange the tokens at which it is the same in both: flags a model whose output
     changes by no more than that.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradlint.probes.input_ignored import input_ignored
+from gradlint.probes.input_ignored import FILLED, change_of, input_ignored
 from tests.observing import mlp
 
 FIRST, SECOND = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0))
@@ -108,6 +108,38 @@ def test_a_loss_beside_the_output_does_not_hide_it() -> None:
 
     assert found is not None
     assert found["output_change"] > 0.1
+
+
+class Filled(nn.Module):
+    """Fills what no sample may choose with a number as far from its scores as masks have it."""
+
+    def __init__(self, fill: float, *, deaf: bool = False) -> None:
+        super().__init__()
+        self.fc, self.fill, self.deaf = nn.Linear(6, 4), fill, deaf
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.fc(0 * x if self.deaf else x)
+        return scores.masked_fill(torch.arange(4) > 1, self.fill)
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9, torch.finfo(torch.float32).min, 1e30])
+def test_what_is_filled_in_hides_no_change_beside_it(fill: float) -> None:
+    open_, deaf = probed(Filled(fill)), probed(Filled(fill, deaf=True))
+
+    assert open_ is not None
+    assert open_["output_change"] > 0.1
+    assert deaf is not None
+    assert deaf["output_change"] == 0
+
+
+def test_a_change_of_large_numbers_alone_is_one() -> None:
+    before, after = torch.tensor([1.0, FILLED]), torch.tensor([1.0, 2 * FILLED])
+
+    assert change_of(before, after) == pytest.approx(1, rel=1e-6)
+    assert change_of(before, before) == 0
+    assert change_of(before, torch.tensor([1.5, FILLED])) == 0.5
+    assert change_of(after, torch.tensor([3.0, 1.0])) == 2
+    assert math.isnan(change_of(before, torch.tensor([1.0, -math.inf])))
 
 
 class Scalar(nn.Module):

@@ -64,6 +64,52 @@ def test_an_inverted_mask_hides_them_all(shows: int) -> None:
     assert found["change"] == 0
 
 
+class Scorer(Reader):
+    """Scores each token beside what the mask shows; -1e9 stands where it hides."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        h = self.embed(ids)
+        shown = (mask != self.hides)[:, :, None]
+        pooled = (shown * h).sum(1, keepdim=True) / shown.sum(1, keepdim=True)
+        return self.head(h + pooled)[:, :, 0].masked_fill(mask == 0, -1e9)
+
+
+def test_scores_filled_in_beside_the_mask_hide_no_change() -> None:
+    found = probed(Scorer(), padded())
+
+    assert found is not None
+    assert found["change"] > 1e-3
+
+
+class Beside(Reader):
+    """Returns what it is asked for beside what no token changes."""
+
+    def __init__(self, beside: Any) -> None:
+        super().__init__()
+        self.beside = beside
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Any:
+        return self.beside(mask.float()), super().forward(ids, mask)
+
+
+@pytest.mark.parametrize("beside", [lambda mask: mask, lambda mask: 0 * mask], ids=["it", "zeros"])
+def test_a_mask_returned_beside_the_scores_is_not_all_there_is(beside: Any) -> None:
+    found = probed(Beside(beside), padded())
+
+    assert found is not None
+    assert found["change"] > 1e-3
+
+
+def test_outputs_that_are_not_finite_cannot_be_compared() -> None:
+    assert probed(Beside(lambda mask: mask.log()), padded()) is None
+
+
+def test_outputs_of_another_size_each_time_cannot_be_compared() -> None:
+    sizes = iter(range(4, 9))
+
+    assert probed(Beside(lambda mask: mask[: next(sizes)]), padded()) is None
+
+
 def one_hot(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**inputs, "mask": nn.functional.one_hot(torch.arange(N), T)}
 

@@ -583,6 +583,27 @@ def padded_tokens_and_layernorm() -> Any:
 
 
 @zoo
+def scores_filled_in_where_nothing_is_to_choose() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.score = mlp(8, 32, 32), nn.Linear(32, 1)
+
+        def forward(self, items: Tensor, shown: Tensor) -> Tensor:
+            h = F.relu(self.body(items))
+            mean = (h * shown[:, :, None]).sum(1, keepdim=True) / shown.sum(1)[:, None, None]
+            return self.score(h - mean)[:, :, 0].masked_fill(~shown, -1e9)
+
+    def batch() -> tuple[tuple[Tensor, Tensor], Tensor]:
+        items = torch.randn(32, 12, 8)
+        shown = torch.arange(12) < torch.randint(4, 12, (32, 1))
+        best = items[:, :, :2].sum(-1).masked_fill(~shown, -1e9).argmax(1)
+        return (items, shown), best
+
+    return {"model": Net, "batch": batch, "loss_fn": CE, "optimizer": adam(1e-2)}
+
+
+@zoo
 def batchnorm_on_pixels_that_are_always_black() -> Any:
     def model() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), mlp(64, 64, 10))
