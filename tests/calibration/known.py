@@ -135,5 +135,9 @@ WHY: dict[str, dict[str, str]] = {
     "plateau-asked-after-every-batch": {
         "run": "a rate that follows the loss falls as fast where full batches have converged",
     },
+    "linear-on-quadrants": {"run": "a batch is fitted by a copy, which only check makes"},
+    "linear-on-a-cosine": {"run": "a batch is fitted by a copy, which only check makes"},
+    "sorted-before-compared": {"run": "a batch is fitted by a copy, which only check makes"},
+    "samples-shuffled-in-forward": {"run": "a batch is fitted by a copy, which only check makes"},
 }
 """Why a case is still judged wrongly, in one line, by mode; "" stands for every mode."""
