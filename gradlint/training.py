@@ -21,7 +21,8 @@ from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.hooks.written import Numbers, written
 from gradlint.plan import Plan, Run, TargetRaisedError, probe_optimizer
 from gradlint.probes.non_finite import in_tensors, origin
-from gradlint.probes.questions import ask, of_targets
+from gradlint.probes.questions import ask
+from gradlint.probes.target_values import target_values
 from gradlint.probes.wiring import unregistered
 from gradlint.target.batches import Batch
 from gradlint.target.target import Target
@@ -90,7 +91,7 @@ class Training:
             detail = {"phase": failure.phase, "type": type(cause).__name__, "message": str(error)}
             running = observer.calls.running
             observer.events.append(Event("exception", self.step, running, detail))
-        targets = of_targets(self.seen["targets"])
+        targets = target_values(self.seen["targets"])
         if targets is not None:
             self.probes["targets"] = targets
         if self.written:

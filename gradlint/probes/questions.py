@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ from gradlint.probes.time_gradients import time_gradients
 from gradlint.probes.unit_sizes import unit_sizes
 from gradlint.target.batches import Batch
 from gradlint.target.variants import are_others, rolled
-from gradlint.trace import TensorFacts
 
 Call = Callable[[nn.Module, Batch], Any]
 Observed = Mapping[str, Any] | None
@@ -100,18 +98,3 @@ def _answer(question: Callable[[], Observed]) -> Observed:
         return None
     finally:
         torch.set_rng_state(state)
-
-
-def of_targets(batches: Sequence[tuple[TensorFacts, ...]]) -> Observed:
-    """Return which batches hold one target value only: merged facts no longer tell."""
-    seen = [targets[0] for targets in batches if len(targets) == 1]
-    if not seen:
-        return None
-    constant = [t for t in seen if t.unique == 1]
-    return {
-        "batches": len(seen),
-        "constant": len(constant),
-        "values": len({t.minimum for t in constant}),
-        "fewest": min(math.prod(t.shape) for t in seen),
-        "all": sum(math.prod(t.shape) for t in seen),
-    }

@@ -21,12 +21,12 @@ class ConstantTargets(Rule):
     `min_samples` labels each. Flags batches that each hold one class only: different ones
     (sorted data; of `many` batches or more `min_share` have to, since some hold the end of one
     class and the beginning of the next), or always the same, if that is so in at least
-    `min_total` labels.
+    `min_total` labels: a note, and a warning where others are ignored and `min_kept` are left.
 
     ## Why is this bad?
     Each step teaches the network to answer the class of the day, and the next one to forget
     it; BatchNorm sees one class at a time. If there is only one class there is nothing to
-    learn but a bias.
+    learn but a bias; a mask the wrong way round leaves a language model its padding alone.
 
     ## Example
     ```python
@@ -55,6 +55,8 @@ class ConstantTargets(Rule):
       architectures", section 2.1.2: shuffle the samples
     - `min_samples` 8: of two equally frequent classes, two batches hold one each with a
       probability of 3e-5
+    - `min_kept` 1000: of tokens of which one in a hundred is another, as many hold one with a
+      probability of 0.99996
     - `min_share` 0.6 of 5: shuffled, three of five batches of 8 hold one of two classes each,
       not all the same, with a probability below 1e-5
     """
@@ -67,6 +69,7 @@ class ConstantTargets(Rule):
 
     min_samples: int = 8
     min_total: int = 128
+    min_kept: int = 1000
     min_share: float = 0.6
     many: int = 5
 
@@ -99,10 +102,18 @@ class ConstantTargets(Rule):
                 evidence=dict(seen),
             )
         elif constant == batches and seen["all"] >= self.min_total:
+            masked = seen.get("ignored", False)
+            kept = "labels that are not ignored" if masked else "labels"
             yield self.finding(
                 None,
-                f"all {seen['all']} labels of {batches} batches are the same class",
-                severity=Severity.NOTE,
-                help="Look at the labels: where they come from, and how the data are split.",
+                f"all {seen['all']} {kept} of {batches} batches are the same class",
+                severity=(
+                    Severity.WARNING if masked and seen["all"] >= self.min_kept else Severity.NOTE
+                ),
+                help=(
+                    "Look at the mask: the labels to learn from are to be kept, the others -100."
+                    if masked
+                    else "Look at the labels: where they come from, and how the data are split."
+                ),
                 evidence=dict(seen),
             )

@@ -15,7 +15,7 @@ from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.merge import Places, merged_losses
 from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
 from gradlint.hooks.written import Numbers, written
-from gradlint.probes.questions import of_targets
+from gradlint.probes.target_values import target_values
 from gradlint.watching.links import Links
 
 BATCHES = 3
@@ -154,7 +154,7 @@ class Data:
     @property
     def probes(self) -> dict[str, Mapping[str, Any]]:
         """What the targets of several batches say of their order, and losses by hand of theirs."""
-        asked = {"targets": of_targets(self._targets), "written-losses": self._written or None}
+        asked = {"targets": target_values(self._targets), "written-losses": self._written or None}
         return {name: seen for name, seen in asked.items() if seen is not None}
 
     @property

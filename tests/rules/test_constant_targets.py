@@ -39,6 +39,13 @@ def trace(kind: str = "cross_entropy", target: TensorFacts = LABELS, **changes: 
         pytest.param(trace(batches=1, constant=1, values=1, all=256), [], id="one-large-batch"),
         pytest.param(trace(values=1, all=128), [Severity.NOTE], id="one-class"),
         pytest.param(trace(values=1, all=127), [], id="a-rare-class-may-be-missing"),
+        pytest.param(
+            trace(values=1, all=1000, ignored=True), [Severity.WARNING], id="one-class-is-left"
+        ),
+        pytest.param(
+            trace(values=1, all=999, ignored=True), [Severity.NOTE], id="few-labels-are-left"
+        ),
+        pytest.param(trace(values=1, all=1000), [Severity.NOTE], id="one-class-of-many-labels"),
         pytest.param(trace("bce_with_logits"), [], id="binary"),
         pytest.param(trace(target=TensorFacts("t", (32, 3), "float32")), [], id="probabilities"),
         pytest.param(trace(synthesized=True), [], id="made-up"),
@@ -64,3 +71,10 @@ def test_the_message_says_that_the_data_are_sorted() -> None:
     assert found.message == (
         "each of 3 batches holds one class only, 3 different ones: the data are sorted by class"
     )
+
+
+def test_the_message_says_that_others_are_ignored() -> None:
+    (found,) = findings_of(ConstantTargets(), trace(values=1, all=1000, ignored=True))
+
+    assert found.message == ("all 1000 labels that are not ignored of 3 batches are the same class")
+    assert "mask" in found.help
