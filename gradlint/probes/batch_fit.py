@@ -96,7 +96,7 @@ def batch_fit(
     with torch.no_grad():
         constant = best_constant(task, call)
         reached = float(call(trained, task.batch)[0].detach())
-    if not constant > 0 or reached < (1 - SUSPECT) * constant:
+    if reached < (1 - SUSPECT) * constant:
         return None
     rows = features(task.inputs)
     if rows is None:
@@ -107,7 +107,7 @@ def batch_fit(
     size = len(task.batch.inputs)
     network = PlainNetwork(rows[:size], task.outputs, task.link)
     plain = _descend(network, call, task.batch, 3e-3, math.inf, 0.0)
-    if plain is None or not 0 <= plain <= 0.5 * constant:
+    if not 0 <= plain <= 0.5 * constant:
         return None
     enough = constant - SUSPECT * (constant - plain)
     deadline, best = time.monotonic() + seconds, math.inf
@@ -115,7 +115,7 @@ def batch_fit(
         torch.manual_seed(number)  # where it is built anew: by another draw of its weights
         patient = _moved(_to_fit(fresh()), task, call)
         found = _descend(patient, call, task.batch, rate, deadline, enough)
-        if found is None:
+        if math.isnan(found):
             return None
         best = min(best, found)
         if best <= enough:
@@ -166,9 +166,10 @@ def _moved(model: nn.Module, task: Task, call: Call) -> nn.Module:
     """
     with torch.no_grad():  # also where parameters are made by the first call
         output = call(model, task.batch)[1].detach()
-    if not task.numbers or task.batch.targets is None:
+    if not task.numbers:
         return model
-    center, spread = float(task.batch.targets.mean()), float(task.batch.targets.std())
+    targets = torch.as_tensor(task.batch.targets)
+    center, spread = float(targets.mean()), float(targets.std())
     if abs(center) <= 3 and 0.1 <= spread <= 10:
         return model
     scale = spread / max(float(output.std()), 1.0)
@@ -177,14 +178,14 @@ def _moved(model: nn.Module, task: Task, call: Call) -> nn.Module:
 
 def _descend(
     model: nn.Module, call: Call, batch: Batch, rate: float, deadline: float, enough: float
-) -> float | None:
-    """Return the lowest loss of `STEPS` steps of Adam; None where the time does not suffice."""
+) -> float:
+    """Return the lowest loss of `STEPS` steps of Adam; NaN where the time does not suffice."""
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=rate)
     best = math.inf
     for _ in range(STEPS):
         if time.monotonic() > deadline:
-            return None
+            return math.nan
         optimizer.zero_grad()
         loss = call(model, batch)[0]
         value = float(loss.detach())

@@ -74,7 +74,7 @@ def task_of(
     if len(losses) != 1 or not alike or len(alike) < len(batches) - 1:
         return None
     inputs, targets = (torch.cat(tensors) for tensors in zip(*alike, strict=True))
-    if not inputs.is_floating_point() or inputs.ndim < 2 or len(inputs) != len(targets):
+    if not inputs.is_floating_point() or len(inputs) != len(targets):
         return None
     kept = _distinct(inputs)[:KNOWN]
     inputs, targets = inputs[kept], targets[kept]
@@ -83,7 +83,7 @@ def task_of(
     batch = Batch(inputs[:FITTED], targets[:FITTED])
     with torch.no_grad():
         output = call(model, batch)[1]
-    if not isinstance(output, Tensor) or len(output) != len(batch.inputs) or output.ndim < 2:
+    if not isinstance(output, Tensor) or output.shape[:1] != batch.inputs.shape[:1]:
         return None
     kind = next(iter(losses))
     if targets.dtype == torch.int64:
@@ -91,8 +91,6 @@ def task_of(
     wanted = targets[:FITTED]
     same = output.shape == wanted.shape and wanted.is_floating_point()
     if not same or targets.shape == inputs.shape or output[0].numel() > MOST_NUMBERS:
-        return None
-    if not bool(torch.isfinite(targets).all()):
         return None
     return _numbers(inputs, targets, output, batch, kind)
 
@@ -110,7 +108,7 @@ def _shapes(pair: tuple[Tensor, Tensor]) -> list[Any]:
 
 def _distinct(inputs: Tensor) -> list[int]:
     """Return the places of samples that come for the first time, in their order."""
-    _, which = torch.unique(inputs.flatten(1), dim=0, return_inverse=True)
+    _, which = torch.unique(inputs.reshape(len(inputs), -1), dim=0, return_inverse=True)
     seen: dict[int, int] = {}
     for place, name in enumerate(which.tolist()):
         seen.setdefault(name, place)
@@ -121,9 +119,10 @@ def _classes(
     inputs: Tensor, targets: Tensor, output: Tensor, batch: Batch, kind: str
 ) -> Task | None:
     """Return the task where targets are classes of the output's columns."""
+    if kind not in CLASSES or output.ndim != 2 or targets.ndim != 1:
+        return None
     outputs = output.shape[1]
-    fit = output.ndim == 2 and targets.ndim == 1 and int(targets.min()) >= 0
-    if kind not in CLASSES or not fit or int(targets.max()) >= outputs:
+    if int(targets.min()) < 0 or int(targets.max()) >= outputs:
         return None
     if int(torch.bincount(targets[:FITTED]).max()) > MOST_ALIKE * len(targets[:FITTED]):
         return None
@@ -145,10 +144,8 @@ def _numbers(
     inputs: Tensor, targets: Tensor, output: Tensor, batch: Batch, kind: str
 ) -> Task | None:
     """Return the task where targets are numbers, or each the probability of a yes."""
-    shape, flat = targets.shape[1:], targets.flatten(1).to(torch.float32)
+    shape, flat = targets.shape[1:], targets.reshape(len(targets), -1).to(torch.float32)
     if kind in BINARY:
-        if float(flat.min()) < 0 or float(flat.max()) > 1:
-            return None
         if not 1 - MOST_ALIKE <= float(flat[:FITTED].mean()) <= MOST_ALIKE:
             return None
         link: Callable[[Tensor], Tensor] = torch.sigmoid if kind == "bce" else nn.Identity()
@@ -165,8 +162,6 @@ def _numbers(
     if kind not in NUMBERS:
         return None
     center, spread = flat.mean(0), flat.std(0)
-    if not bool((spread > 0).all()):
-        return None
     return Task(
         inputs,
         (flat - center) / spread,

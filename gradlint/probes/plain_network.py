@@ -24,7 +24,7 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 
 def features(inputs: Tensor) -> Tensor | None:
     """Return the samples as standardized rows, at most `FEATURES` wide; None if none differ."""
-    rows = inputs.detach().flatten(1).to(torch.float32)
+    rows = inputs.detach().reshape(len(inputs), -1).to(torch.float32)
     if not bool(torch.isfinite(rows).all()):
         return None
     spread = rows.std(0)

@@ -101,6 +101,27 @@ def test_labels_without_relation_to_the_inputs_are_nothing_to_be_found() -> None
     assert probed(lambda: Blind(2))["share"] < 0.01
 
 
+@pytest.mark.parametrize(("found", "judged"), [((0.09, 9.0), False), ((0.11, 9.0), True)])
+def test_what_is_found_has_to_be_a_tenth_of_the_loss(
+    found: tuple[float, float], judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "left_out", lambda *args: found)
+
+    assert (probed(lambda: Blind(2)) is not None) is judged
+
+
+def test_a_model_that_fits_is_trained_once() -> None:
+    built = []
+
+    def build() -> nn.Module:
+        built.append(network())
+        return built[-1]
+
+    probed(build)
+
+    assert len(built) == 2  # the trained one is another
+
+
 def test_samples_that_come_again_are_no_others() -> None:
     labels = torch.randint(0, 2, (48,), generator=torch.Generator().manual_seed(5))
 
@@ -190,7 +211,9 @@ def test_recurrences_are_not_judged() -> None:
     assert probed(lambda: ByHand(2)) is not None
 
 
-EYE = torch.eye(2)
+RARE = X.clone()
+RARE[:125, 0] = -RARE[:125, 0].abs()
+"""Of what is fitted next to all have a negative first number, of the others half."""
 
 
 @pytest.mark.parametrize(
@@ -209,8 +232,6 @@ EYE = torch.eye(2)
                      ("cross_entropy",), id="labels-below-zero"),
         pytest.param(lambda: Blind(2), X, QUADRANTS + 9, lambda o, y: cross_entropy(o, y - 9),
                      ("cross_entropy",), id="labels-beyond"),
-        pytest.param(lambda: Blind(2), X, EYE[QUADRANTS] * 3, functional.mse_loss,
-                     ("bce_with_logits",), id="no-probabilities"),
         pytest.param(lambda: Blind(1), X, PRODUCT[:, 0], lambda o, y: mse(o[:, 0], y), ("mse",),
                      id="other-shapes"),
         pytest.param(lambda: Blind(1), X, PRODUCT * float("inf"), mse, ("mse",), id="not-finite"),
@@ -221,11 +242,18 @@ EYE = torch.eye(2)
         pytest.param(lambda: Blind(1), X, PRODUCT, mse, ("bce",), id="other-kind-of-targets"),
         pytest.param(lambda: Blind(1, last=lambda h: (h, h)), X, PRODUCT,
                      lambda o, y: mse(o[0], y), ("mse",), id="two-outputs"),
-        pytest.param(lambda: Blind(2), X, (X[:, 0] > 2).long(), cross_entropy,
+        pytest.param(lambda: Blind(2), RARE, (RARE[:, 0] > 0).long(), cross_entropy,
                      ("cross_entropy",), id="one-class-for-nearly-all"),
-        pytest.param(lambda: Blind(1), X, (X[:, :1] > 2).float(),
+        pytest.param(lambda: Blind(1), RARE, (RARE[:, :1] > 0).float(),
                      functional.binary_cross_entropy_with_logits, ("bce_with_logits",),
                      id="one-answer-for-nearly-all"),
+        pytest.param(lambda: Blind(1), X, PRODUCT, mse, ("other",), id="unknown-loss-of-numbers"),
+        pytest.param(lambda: Blind(2), X[:128], QUADRANTS.reshape(128, 2),
+                     lambda o, y: cross_entropy(o, y[:, 0]), ("cross_entropy",), id="two-labels"),
+        pytest.param(lambda: Blind(2, 3), X, QUADRANTS, lambda o, y: cross_entropy(o[..., 0], y),
+                     ("cross_entropy",), id="outputs-of-positions"),
+        pytest.param(lambda: Blind(2, last=lambda h: h[::2]), X, QUADRANTS,
+                     lambda o, y: cross_entropy(o, y[::2]), ("cross_entropy",), id="half-as-many"),
         pytest.param(lambda: Blind(65), X, PRODUCT.expand(-1, 65), mse, ("mse",), id="wide"),
     ],
 )  # fmt: skip
@@ -243,6 +271,22 @@ def test_inputs_that_are_no_single_tensor_are_not_judged() -> None:
     batches = [Batch((X, X), QUADRANTS)]
 
     assert batch_fit(Two(2), lambda: Two(2), Convention(cross_entropy), batches, ["mse"]) is None
+
+
+def test_targets_that_are_more_than_the_samples_are_not_judged() -> None:
+    batches = [Batch(X[:128], torch.cat([QUADRANTS[:128], QUADRANTS]))]
+    loss = Convention(lambda o, y: cross_entropy(o, y[: len(o)]))
+
+    assert batch_fit(Blind(2), lambda: Blind(2), loss, batches, ["cross_entropy"]) is None
+
+
+def test_one_number_a_sample_needs_no_second_axis() -> None:
+    class Flat(Blind):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, 0]
+
+    assert probed(lambda: Flat(1), X, PRODUCT[:, 0], mse, kinds=("mse",))["share"] < 0.05
+    assert probed(lambda: Blind(2), X[:, 0], (X[:, 0] > 0).long())["share"] < 0.05
 
 
 def test_a_last_batch_may_be_smaller_and_others_not_of_other_shapes() -> None:
