@@ -58,6 +58,9 @@ class ParameterFacts:
     aliases: tuple[str, ...] = ()
     fan_in: int = 0
     fan_out: int = 0
+    since: int = 0
+    """Step since which it is seen in the place of another that an optimizer held; 0 if it is the
+    first one there."""
 
     @property
     def numel(self) -> int:

@@ -23,14 +23,28 @@ def learned(trace: Trace, path: str) -> bool:
 
 def moved(trace: Trace, path: str) -> bool:
     """Whether a step changed a parameter, whoever wrote to it."""
-    ratios = trace.of("update_to_weight_ratio").at(path)
-    return any(value > 0 for value in ratios.training.values)
+    return any(value > 0 for value in _own(trace, "update_to_weight_ratio", path).training.values)
 
 
 def keeps(trace: Trace, path: str) -> bool:
     """Whether a parameter's norm stayed, within what steps observed less closely measure."""
-    norms = trace.of("weight_norm").at(path).values
+    norms = _own(trace, "weight_norm", path).values
     return not norms or max(norms) - min(norms) <= 1e-6 * max(norms)
+
+
+def stood_still(trace: Trace, path: str) -> bool:
+    """Whether a tensor in the place of another was seen with a gradient, and at a step after."""
+    gradients = _own(trace, "gradient_norm", path).values
+    return any(value != 0 for value in gradients) and (
+        len(_own(trace, "update_to_weight_ratio", path)) > 0
+    )
+
+
+def _own(trace: Trace, metric: str, path: str) -> Trace:
+    """Observations of a parameter, not of one whose place it has taken."""
+    seen = trace.of(metric).at(path)
+    facts = trace.parameters.get(path)
+    return seen.since(facts.since) if facts is not None and facts.since else seen
 
 
 def without_the_model(trace: Trace) -> bool:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import keeps, learned, left_alone, moved, without_the_model
+from gradlint.rules._loop import (
+    keeps,
+    learned,
+    left_alone,
+    moved,
+    stood_still,
+    without_the_model,
+)
 from gradlint.rules._optimizer import NOT_GIVEN, given, is_copy, topmost
 from gradlint.rules.base import Rule
 from gradlint.trace import ParameterFacts, Trace
@@ -20,7 +27,8 @@ class NotInOptimizer(Rule):
     """Trainable parameters that get gradients but no updates.
 
     ## What it does
-    Names parameters that need a gradient and got one, and that the optimizer does not hold.
+    Names parameters that need a gradient and got one, and that the optimizer does not hold; in a
+    watched loop also those that took the place of others while it went on.
 
     ## Why is this bad?
     They keep their initial values for ever, at the full price of their backward pass. Usual
@@ -126,7 +134,9 @@ class NotInOptimizer(Rule):
             return Severity.NOTE, ": a pretrained network that judges others"
         if trace.facts.pretrained and _in_front(trace, group, held):
             return Severity.NOTE, ": the front of a pretrained network"
-        return _weight_of(trace), ""
+        since = max(p.since for p in group)
+        replaced = f": by step {since} they had replaced those that one held" if since else ""
+        return _weight_of(trace), replaced
 
 
 def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
@@ -137,6 +147,7 @@ def _left_out(trace: Trace, parameter: ParameterFacts) -> bool:
         and parameter.gradient == "present"
         and not moved(trace, parameter.path)
         and keeps(trace, parameter.path)
+        and (not parameter.since or stood_still(trace, parameter.path))
     )
 
 

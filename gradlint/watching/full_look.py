@@ -56,7 +56,7 @@ class FullLook:
         self._hooks = ExitStack()
         observer = loop.observer
         for label, model in list(observer.roots.items()):
-            loop.refresh(label, model)
+            loop.refresh(label, model, since=number)
         observer.open_step(number, keep_calls=keep_calls)
         loop.data.links.begin()
         for label, model in list(observer.roots.items()):
@@ -263,15 +263,28 @@ def _unscale(unread: Unread, scale: Tensor) -> None:
         gains[:] = [value / scale.to(value.device) for value in gains]
 
 
-def refreshed(loop: Loop, label: str, model: nn.Module) -> bool:
-    """Take up parameters that were added, replaced or unfrozen since; whether there were any."""
+def refreshed(loop: Loop, label: str, model: nn.Module, since: int) -> bool:
+    """Take up parameters that were added, replaced or unfrozen since; whether there were any.
+
+    Of one in the place of another that an optimizer held, what is seen from step `since` on is
+    its own.
+    """
     observer = loop.observer
-    known = observer.parameters
-    for inner, parameter in model.named_parameters():
-        path = joined(label, inner)
-        facts = observer.facts_of_parameters.get(path)
-        new = known.get(path) is not parameter
-        if new or (facts is not None and facts.requires_grad != parameter.requires_grad):
-            observer.admit(model, label=label)
-            return True
-    return False
+    known, facts_of = observer.parameters, observer.facts_of_parameters
+    own = {joined(label, inner): p for inner, p in model.named_parameters()}
+    new = [path for path, p in own.items() if known.get(path) is not p]
+    thawed = (
+        path in facts_of and facts_of[path].requires_grad != own[path].requires_grad for path in own
+    )
+    if not new and not any(thawed):
+        return False
+    replaced = [path for path in new if path in facts_of and loop.held.get(path)]
+    observer.admit(model, label=label)
+    if loop.ranks.world > 1:  # ranks share parameters out, and put them together again
+        return True
+    held = {id(p) for optimizer in loop.optimizers for p in optimizer.parameters()}
+    for path in replaced:
+        if known.get(path) is own[path]:  # else another model's
+            loop.held[path] = id(own[path]) in held
+            loop.replaced[path] = since
+    return True

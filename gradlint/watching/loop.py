@@ -121,6 +121,8 @@ class Loop(switchboard.Ear):
         self.scale_unknown = False
         self.held: dict[str, bool] = {}
         """By path, whether an optimizer held the parameter when it was last seen."""
+        self.replaced: dict[str, int] = {}
+        """By path, since which step another tensor is seen in the place of one that was held."""
         self.gradients = Gradients(self)
         self.schedulers: dict[str, None] = {}
         """Classes of the schedulers seen, in order; they may be gone when the loop ends."""
@@ -288,9 +290,9 @@ class Loop(switchboard.Ear):
         if interval is not None and interval.look is not Look.FULL and not interval.backwards:
             self._look_in_full(interval)
 
-    def refresh(self, label: str, model: nn.Module) -> None:
-        """Take up what a model has gained since."""
-        refreshed(self, label, model)
+    def refresh(self, label: str, model: nn.Module, *, since: int | None = None) -> None:
+        """Take up what a model has gained; what comes from step `since` on is of that."""
+        refreshed(self, label, model, self.steps + 2 if since is None else since)
 
     def _parameters(self) -> list[nn.Parameter]:
         return list(self.observer.parameters.values())

@@ -238,3 +238,51 @@ def test_nothing_held_is_nothing_in_vain() -> None:
     (found,) = findings_of(NotInOptimizer(), loop(trace(layer("critic", held=False), beside)))
 
     assert found.severity is Severity.NOTE
+
+
+ANEW = [
+    ParameterFacts("head.weight", (8, 8), module="head", in_optimizer=False, since=5),
+    ParameterFacts("head.bias", (8,), module="head", in_optimizer=False, since=5),
+]
+BOTH = ("head.weight", "head.bias")
+
+
+def seen(metric: str, before: float, after: Iterable[float]) -> list[Observation]:
+    """A metric of the head, of the layer there was up to step 4 and of the one since."""
+    return [o for path in BOTH for o in observe(metric, path, [before] * 4 + [*after], start=1)]
+
+
+GRADIENTS = seen("gradient_norm", 0.3, [0.5, 0.4, 0.6])
+STANDING = seen("update_to_weight_ratio", 1e-3, [0.0, 0.0, 0.0])
+SIZES = seen("weight_norm", 1.0, [2.0, 2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param((GRADIENTS, STANDING, SIZES), [(Severity.ERROR, "head")], id="it-stands"),
+        pytest.param(
+            (GRADIENTS, seen("update_to_weight_ratio", 0.0, [1e-3] * 3), SIZES), [], id="it-moves"
+        ),
+        pytest.param(
+            (GRADIENTS, STANDING, seen("weight_norm", 2.0, [2.0, 1.9, 1.8])), [], id="by-hand"
+        ),
+        pytest.param(
+            (seen("gradient_norm", 0.3, [0.0] * 3), STANDING, SIZES), [], id="no-gradient-since"
+        ),
+        pytest.param((GRADIENTS, seen("update_to_weight_ratio", 1e-3, []), SIZES), [], id="unseen"),
+    ],
+)
+def test_a_layer_in_the_place_of_another_is_judged_by_its_own_steps(observed, expected) -> None:
+    assert severities(loop(trace(layer("body", held=True), ANEW), *observed)) == expected
+
+
+def test_a_layer_in_the_place_of_another_is_told_as_such() -> None:
+    observed = loop(trace(layer("body", held=True), ANEW), GRADIENTS, STANDING, SIZES)
+
+    (found,) = findings_of(NotInOptimizer(), observed)
+
+    assert found.message == (
+        "no optimizer holds 2 trainable parameters of head that got gradients: by step 5 they had "
+        "replaced those that one held"
+    )
