@@ -188,9 +188,8 @@ def _descend(
             return math.nan
         optimizer.zero_grad()
         loss = call(model, batch)[0]
-        value = float(loss.detach())
-        best = min(best, value)
-        if best <= enough or not math.isfinite(value):
+        best = min(best, float(loss.detach()))
+        if best <= enough:
             break
         loss.backward()
         optimizer.step()

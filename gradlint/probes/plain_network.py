@@ -23,15 +23,13 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 def features(inputs: Tensor) -> Tensor | None:
-    """Return the samples as standardized rows, at most `FEATURES` wide; None if none differ."""
+    """Return the samples as standardized rows, at most `FEATURES` wide; None if not finite."""
     rows = inputs.detach().reshape(len(inputs), -1).to(torch.float32)
     if not bool(torch.isfinite(rows).all()):
         return None
     spread = rows.std(0)
     kept = spread > 1e-6 * rows.abs().amax(0).clamp(min=1e-30)
     rows = (rows[:, kept] - rows[:, kept].mean(0)) / spread[kept]
-    if rows.shape[1] == 0:
-        return None
     if rows.shape[1] > FEATURES:
         sizes, directions = torch.linalg.eigh(rows @ rows.T)
         rows = (directions * sizes.clamp(min=0).sqrt())[:, -FEATURES:]

@@ -57,8 +57,9 @@ class CannotOverfitBatch(Rule):
     - Karpathy (2019), "A recipe for training neural networks": overfit one batch
     - The limits are our experiment: forty healthy networks (perceptrons of depth 2 to 22,
       convolutions, transformers of 2 to 24 layers before and behind normalization, mixtures,
-      codebooks, frozen trunks; digits, diabetes, XOR) came past a tenth of the way; blind, mixed
-      and linear ones on what is not linear, at 0.00 to 0.04
+      codebooks, frozen trunks; digits, diabetes, XOR) came past a tenth of the way, but for one
+      whose only three units had died; blind, mixed and linear ones on what is not linear came
+      0.00 to 0.04 of it. None of 326 healthy trainings of the bench was flagged
     """
 
     code: ClassVar = "GL611"

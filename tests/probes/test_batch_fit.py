@@ -15,6 +15,7 @@ import gradlint
 from gradlint.config import Config
 from gradlint.probes import batch_fit as module
 from gradlint.probes.batch_fit import batch_fit
+from gradlint.probes.fitting_task import task_of
 from gradlint.target.batches import Batch
 from gradlint.target.calls import Convention
 from gradlint.undisturbed import seed_all
@@ -117,9 +118,34 @@ def test_a_model_that_fits_is_trained_once() -> None:
         built.append(network())
         return built[-1]
 
-    probed(build)
+    calls = []
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        calls.append(labels)
+        return cross_entropy(outputs, labels)
+
+    probed(build, loss_fn=loss)
 
     assert len(built) == 2  # the trained one is another
+    assert len(calls) < 300  # 200 are the plain network's
+
+
+@pytest.mark.parametrize(
+    ("targets", "moved"),
+    [(PRODUCT, False), (PRODUCT + 50, True), (PRODUCT * 50, True), (PRODUCT / 50, True)],
+)
+def test_outputs_are_moved_to_targets_that_are_far_away(targets: Tensor, moved: bool) -> None:
+    model, call = network(2, 1), Convention(mse)
+    task = task_of(model, call, [Batch(X, targets)], ["mse"])
+
+    assert task is not None
+    assert (module._moved(model, task, call) is not model) is moved
+
+
+def test_inputs_of_which_some_are_not_finite_are_not_judged() -> None:
+    some = torch.cat([X, X.new_full((256, 1), float("nan"))], 1)
+
+    assert probed(lambda: Blind(2), some) is None
 
 
 def test_samples_that_come_again_are_no_others() -> None:
