@@ -61,6 +61,9 @@ class ParameterFacts:
     since: int = 0
     """Step since which it is seen in the place of another that an optimizer held; 0 if it is the
     first one there."""
+    unloaded: bool = False
+    """Whether it is as it was made, and a state dict that was loaded into its model held it under
+    another name."""
 
     @property
     def numel(self) -> int:

@@ -39,8 +39,8 @@ class Ear:
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer was built."""
 
-    def loaded_weights(self, module: nn.Module) -> None:
-        """A state dict was loaded into `module`."""
+    def loaded_weights(self, module: nn.Module, missing: list[str], unexpected: list[str]) -> None:
+        """A state dict was loaded into `module`, which it knows by other names in part."""
 
     def scaler_updates(self, scaler: GradScaler) -> None:
         """`scaler.update` returned."""
@@ -225,11 +225,18 @@ def _load(original: Any) -> Any:
     @functools.wraps(original)
     def load_state_dict(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
+        missing, unexpected = _names(result, "missing_keys"), _names(result, "unexpected_keys")
         for ear in tuple(_ears):
-            ear.loaded_weights(self)
+            ear.loaded_weights(self, missing, unexpected)
         return result
 
     return load_state_dict
+
+
+def _names(result: Any, kind: str) -> list[str]:
+    """Return what ``load_state_dict`` says of keys; a module's own one may say nothing."""
+    found = getattr(result, kind, None)
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def _make_optimizer(original: Any) -> Any:

@@ -30,7 +30,8 @@ class FrozenParameters(Rule):
     Notes which modules are frozen. It is an error where nothing is left to train, where the
     optimizer holds frozen parameters only, and where frozen linear and convolution weights
     make up more than `max_share` of the model and have the spread of a fresh initialization
-    (within `tolerance`), not of loaded weights, and feed layers that learn.
+    (within `tolerance`), not of loaded weights, and feed layers that learn. It is one, too, where
+    a state dict loaded with `strict=False` held all that is frozen under other names.
 
     ## Why is this bad?
     A frozen random layer is a random projection: what it throws away no later layer gets
@@ -93,6 +94,8 @@ class FrozenParameters(Rule):
             yield self._error(trace, text, held)
             return
         groups = topmost(frozen, learning)
+        for path in [path for path, group in groups.items() if all(p.unloaded for p in group)]:
+            yield self._unloaded(trace, path, groups.pop(path))
         adapted = any(_is_adapter(trace, p) for p in learning)
         random = [
             p
@@ -119,6 +122,20 @@ class FrozenParameters(Rule):
                 trace=trace,
                 evidence={"parameters": len(group), "entries": sum(p.numel for p in group)},
             )
+
+    def _unloaded(self, trace: Trace, path: str, group: Sequence[ParameterFacts]) -> Finding:
+        noun = "parameter is" if len(group) == 1 else "parameters are"
+        return self.finding(
+            path,
+            f"{len(group)} {noun} frozen in {path or 'the model'} as initialized: the state dict "
+            "that was loaded holds them under other names",
+            trace=trace,
+            severity=Severity.ERROR,
+            exact=True,
+            help="Rename the keys of the state dict (a prefix is too many or missing), and load it "
+            "with strict=True.",
+            evidence={"parameters": len(group), "entries": sum(p.numel for p in group)},
+        )
 
     def _error(
         self,

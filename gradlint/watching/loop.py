@@ -43,6 +43,7 @@ from gradlint.watching.roots import (
 from gradlint.watching.scaling import Scaling
 from gradlint.watching.series import Series
 from gradlint.watching.strangers import Strangers
+from gradlint.watching.unloaded import Unloaded
 
 APART = 13
 """Steps between two thorough light looks, where all are looked at: activations and the norms of
@@ -117,6 +118,7 @@ class Loop(switchboard.Ear):
         self.looked_at = 0
         self.loaded = False
         """Whether weights were loaded before the first step."""
+        self.unloaded = Unloaded()
         self.compiled = Compiled()
         self.scale_unknown = False
         self.held: dict[str, bool] = {}
@@ -599,9 +601,10 @@ class Loop(switchboard.Ear):
             self._discard()
 
     @guarded
-    def loaded_weights(self, module: nn.Module) -> None:
-        """Somebody loaded a state dict into `module`."""
-        if self.steps == 0:
+    def loaded_weights(self, module: nn.Module, missing: list[str], unexpected: list[str]) -> None:
+        """Somebody loaded a state dict into `module`: all it has a name for, or a part."""
+        took = self.unloaded.loaded(module, missing, unexpected)
+        if self.steps == 0 and took:
             self.loaded = True
 
     @guarded
@@ -635,6 +638,7 @@ class Loop(switchboard.Ear):
             known.paths = frozenset(n for n, p in self.observer.parameters.items() if id(p) in held)
             interval.initial = not known.had_state and self._moved.isdisjoint(known.paths)
             self._moved |= known.paths
+            self.unloaded.look(self.observer.parameters)
         self.ranks.update_begins(self, known, interval.number)
         self.discarded.step_begins(optimizer, interval.number)
         if interval.closeup is None and known.steps:

@@ -247,3 +247,18 @@ def test_a_bias_that_starts_at_zero_is_no_adapter() -> None:
     )
 
     assert severities(biased) == [Severity.ERROR]
+
+
+@pytest.mark.parametrize("body", [True, False])
+def test_what_a_state_dict_held_under_another_name_is_an_error(body: bool) -> None:
+    observed = trace(frozen=("body",))
+    whole = observed.parameters["body.weight"]
+    bias = ParameterFacts("body.bias", (64,), module="body", requires_grad=False)
+    lost = {p.path: replace(p, unloaded=p is whole or body) for p in (whole, bias)}
+    observed = observed.but(parameters={**observed.parameters, **lost}, observations=())
+
+    (found,) = findings_of(FrozenParameters(), observed)
+
+    assert found.severity is (Severity.ERROR if body else Severity.NOTE)
+    assert found.module == "body"
+    assert ("under other names" in found.message) is body
