@@ -16,6 +16,8 @@ from gradlint.metrics.base import dense, sampled
 from gradlint.trace import TensorFacts
 
 MAX_CHANNELS = 512
+MAX_ENTRIES = 1 << 22
+"""Larger tensors of a loss by hand are left alone, as larger inputs are."""
 MAX_UNIQUE = 1000
 QUANTILES = 20
 
@@ -92,6 +94,13 @@ def number(scalar: Tensor) -> float:
     """
     value: float = scalar.reshape(1).tolist()[0]
     return value
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether entries can be read: of a nested, sparse, distributed or fake tensor they cannot."""
+    own = type(tensor) is Tensor and tensor.layout == torch.strided
+    real = own and not (tensor.is_complex() or tensor.is_meta or tensor.is_nested)
+    return real and 0 < tensor.numel() <= MAX_ENTRIES
 
 
 def _quantiles(ordered: Tensor) -> tuple[float, ...]:

@@ -10,10 +10,8 @@ from torch import Tensor
 from gradlint.graph import Operation
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.kinds import base_name
-from gradlint.hooks.tensor_facts import number
-
-MAX_ENTRIES = 1 << 22
-"""Larger tensors are left alone, as larger inputs are."""
+from gradlint.hooks.pairs import pairs
+from gradlint.hooks.tensor_facts import number, readable
 
 _MOVES = frozenset({"view", "squeeze", "cast", "clone", "transpose"})
 _LINEAR = _MOVES | {"sum", "mean", "scale", "shift", "add", "sub", "neg", "mask"}
@@ -40,23 +38,25 @@ def written(captured: CapturedGraph, outputs: Sequence[Tensor]) -> dict[str, Num
         two scores times minus its targets, with their ``minimum``, ``maximum`` and the share of
         them that is 0 (``zeros``). "divergence": data of which a product with other data is
         subtracted, entry by entry, as `F.kl_div` has it, with the sums of the other data's rows
-        (``row_sum_min``, ``row_sum_max``).
+        (``row_sum_min``, ``row_sum_max``). "pairs": a difference that is a table of all pairs;
+        see `pairs`.
     """
     asked: dict[str, tuple[str, Callable[..., Numbers | None]]] = {
-        "div": ("overlap", _overlap),
-        "index": ("chosen", _chosen),
-        "relu": ("ranking", _ranking),
-        "shift": ("divergence", _divergence),
+        "overlap": ("div", _overlap),
+        "chosen": ("index", _chosen),
+        "ranking": ("relu", _ranking),
+        "divergence": ("shift", _divergence),
+        "pairs": ("shift", lambda captured, op, _: pairs(captured, op)),
     }
     found: dict[str, Numbers] = {}
     for op in captured.graph:
-        name, look = asked.get(op.kind, ("", _overlap))
-        if not op.in_loss or not name or name in found:
-            continue
-        with torch.no_grad():
-            numbers = look(captured, op, outputs)
-        if numbers is not None:
-            found[name] = numbers
+        for name, (kind, look) in asked.items():
+            if not op.in_loss or op.kind != kind or name in found:
+                continue
+            with torch.no_grad():
+                numbers = look(captured, op, outputs)
+            if numbers is not None:
+                found[name] = numbers
     return found
 
 
@@ -168,7 +168,7 @@ def _output(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -
     """Return the output of the model that `op` made."""
     node = captured.nodes.get(op.id)
     for output in outputs:
-        if node is not None and output.grad_fn is node and _plain(output):
+        if node is not None and output.grad_fn is node and readable(output):
             return output.detach()
     return None
 
@@ -178,14 +178,7 @@ def _factor(captured: CapturedGraph, op: Operation) -> Tensor | None:
     if op.kind != "mask" or base_name(op.name) != "Mul":
         return None
     kept = [t for name in ("other", "self") if (t := captured.saved(op, name)) is not None]
-    return kept[0].detach() if len(kept) == 1 and _plain(kept[0]) else None
-
-
-def _plain(tensor: Tensor) -> bool:
-    """Whether entries can be read: of a nested, sparse, distributed or fake tensor they cannot."""
-    own = type(tensor) is Tensor and tensor.layout == torch.strided
-    real = own and not (tensor.is_complex() or tensor.is_meta or tensor.is_nested)
-    return real and 0 < tensor.numel() <= MAX_ENTRIES
+    return kept[0].detach() if len(kept) == 1 and readable(kept[0]) else None
 
 
 def _of_two(tensor: Tensor, low: float, high: float) -> bool:

@@ -1,10 +1,8 @@
-"""Differences and products that became a table of all pairs, told from the graph."""
+"""Products that became a table of all pairs, told from the graph."""
 
 from __future__ import annotations
 
 from gradlint.graph import Graph, Operation
-from gradlint.rules._targets import outer
-from gradlint.trace import Trace
 
 Shape = tuple[int, ...]
 
@@ -18,31 +16,14 @@ def crosswise(output: tuple[int, ...]) -> tuple[int, ...]:
     return output[:-1] if column else (*output, 1)
 
 
-def difference_of(graph: Graph, op: Operation) -> Operation:
-    """Return the difference that an expanded output enters, as in an L1 loss; else `op` itself."""
-    after = graph.consumers[op.id]
-    if op.kind == "expand" and len(after) == 1 and after[0].kind in ("sub", "shift"):
-        return after[0]
-    return op
-
-
-def error_of_pairs(trace: Trace, output: Operation, difference: Operation) -> bool:
-    """Whether a watched loop averages the squares or sizes of a table of differences.
-
-    What the difference by hand is taken from is not kept there. A kernel of the table, or the
-    same output used once more (distances of samples to each other), is meant so.
-    """
-    graph = trace.graph
-    if trace.facts.targets or outer(output.shape, crosswise(output.shape)) != difference.shape:
-        return False
-    sizes = graph.consumers[difference.id]
-    ends = [end for size in sizes for end in graph.consumers[size.id]]
-    return (
-        len(graph.consumers[output.id]) == 1
-        and bool(ends)
-        and all(size.kind in ("pow", "abs", "mul") for size in sizes)
-        and all(end.kind in ("mean", "sum") for end in ends)
-    )
+def giver_of(graph: Graph, output: Shape, table: Shape) -> str | None:
+    """Return the module whose output, as it is, the loss makes a table of."""
+    for op in graph:
+        before = [graph.by_id[i] for i in op.inputs] if op.in_loss and op.shape == table else []
+        for given in before:
+            if not given.in_loss and given.shape == output:
+                return given.module
+    return None
 
 
 def weighed_crosswise(graph: Graph) -> tuple[Operation, Shape, Shape] | None:

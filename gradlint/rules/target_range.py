@@ -10,12 +10,7 @@ from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._losses import BINARY, CLASSIFICATION, REGRESSION, loss_groups, place, refused
-from gradlint.rules._tables import (
-    crosswise,
-    difference_of,
-    error_of_pairs,
-    weighed_crosswise,
-)
+from gradlint.rules._tables import crosswise, giver_of, weighed_crosswise
 from gradlint.rules._targets import (
     Fault,
     a_row_for_all,
@@ -71,9 +66,10 @@ class TargetRange(Rule):
 
     ## When it is wrong
     Pairwise losses (ranking, quantile, contrastive) broadcast on purpose, with an axis put in
-    by hand: only the model's output as it is counts here. Binary targets outside 0…1 under
-    ``reduction="none"`` mark entries that are left out later. Rows of targets that do not sum
-    to 1 are a warning: weighted targets look so.
+    by hand: only the model's output as it is counts here, or one number chosen of it for each
+    sample, of whose table of differences with the targets a loss by hand takes nothing but a mean.
+    Binary targets outside 0…1 under ``reduction="none"`` mark entries that are left out later.
+    Rows of targets that do not sum to 1 are a warning: weighted targets look so.
 
     ## References
     - PyTorch documentation of `CrossEntropyLoss`, `BCELoss`, "Broadcasting semantics"
@@ -201,10 +197,18 @@ class TargetRange(Rule):
                     fault = broadcasts(output.shape, target.shape)
                     seen = LossFacts("other", target=target)
                     return self._finding(trace, output.module, fault, seen)
-            if error_of_pairs(trace, output, difference_of(graph, op)):
-                fault = broadcasts(output.shape, crosswise(output.shape))
-                return self._finding(trace, output.module, fault, LossFacts("other"))
-        return None
+        return self._paired(trace)
+
+    def _paired(self, trace: Trace) -> Finding | None:
+        """Find a table of differences that a loss by hand averages, told from its entries."""
+        seen = trace.facts.probes.get("written-losses", {}).get("pairs")
+        if seen is None:
+            return None
+        count = int(seen["count"])
+        output = (count, 1) if seen["column"] else (count,)
+        fault = broadcasts(output, crosswise(output))
+        module = giver_of(trace.graph, output, (count, count))
+        return self._finding(trace, module, fault, LossFacts("other"))
 
     def _expanded(self, trace: Trace) -> Finding | None:
         """Find a prediction that a loss made square: it keeps its targets as it expanded them."""

@@ -11,6 +11,8 @@ from gradlint.rules.target_range import TargetRange
 from gradlint.testing import findings_of, trace_of
 from gradlint.trace import Event, LossFacts, TensorFacts, Trace
 
+LOOP = LoopFacts(steps=9)
+
 
 def targets(
     low: float, high: float, shape: tuple[int, ...] = (64,), dtype: str = "int64", **more: object
@@ -197,26 +199,6 @@ def expanded(before: tuple[int, ...], after: tuple[int, ...], loss: str = "mse")
 
 
 @pytest.mark.parametrize(
-    ("end", "flagged"),
-    [
-        pytest.param(("shift", "abs", "mean"), True, id="an-l1-loss"),
-        pytest.param(("shift", "exp", "mean"), False, id="a-kernel"),
-        pytest.param(("mul", "abs", "mean"), False, id="no-difference"),
-    ],
-)
-def test_a_prediction_that_an_l1_loss_expanded_is_found_by_its_difference(end, flagged) -> None:
-    square = [
-        Operation(i, kind, kind, inputs=(i - 1,), shape=(32, 32), in_loss=True)
-        for i, kind in enumerate(("expand", *end), 1)
-    ]
-    head = Operation(0, "linear", "AddmmBackward0", module="head", shape=(32,))
-
-    found = severities(trace_of(operations=(head, *square), loop=LoopFacts(steps=9)))
-
-    assert found == ([Severity.ERROR] if flagged else [])
-
-
-@pytest.mark.parametrize(
     ("trace", "flagged"),
     [
         pytest.param(expanded((32, 1), (32, 32)), True, id="a-column-and-a-row"),
@@ -341,47 +323,40 @@ def test_an_ignored_class_of_two_leaves_one(ignored, count, high, flagged) -> No
     assert severities(trace_of(losses=(loss,))) == ([Severity.ERROR] if flagged else [])
 
 
-def crosswise(
-    *more: Operation,
-    output: tuple[int, ...] = (64, 1),
-    table: tuple[int, ...] = (64, 64),
-    size: str = "pow",
-    end: str = "mean",
-    **facts: object,
-) -> list[Severity]:
-    """What is said of a difference by hand, in a loop whose targets nothing kept."""
+def paired(column: float, *, kind: str = "shift", in_loss: bool = False) -> tuple[object, ...]:
+    """What is said of a table of 64 x 64 differences whose targets nothing kept."""
+    output = (64, 1) if column else (64,)
     operations = (
-        Operation(0, "linear", "", "0", shape=output),
-        Operation(1, "shift", "", None, (0,), shape=table, in_loss=True),
-        Operation(2, size, "", None, (1,), shape=table, in_loss=True),
-        Operation(3, end, "", None, (2,), shape=(), in_loss=True),
-        *more,
+        Operation(0, "linear", "", "head", shape=output, in_loss=in_loss),
+        Operation(1, kind, "", None, (0,), shape=(64, 64), in_loss=True),
+        Operation(2, "mean", "", None, (1,), shape=(), in_loss=True),
     )
-    return severities(trace_of(operations=operations, **{"loop": LoopFacts(steps=9), **facts}))
+    seen = {"pairs": {"count": 64.0, "column": column}}
+    trace = trace_of(operations=operations, probes={"written-losses": seen}, loop=LOOP)
+    return findings_of(TargetRange(), trace)
 
 
 def test_an_error_by_hand_of_all_pairs_is_told_without_its_targets() -> None:
-    again = Operation(4, "sub", "", None, (0, 0), shape=(64, 64), in_loss=True)
+    (found,) = paired(1.0)
 
-    assert crosswise() == [Severity.ERROR]
-    assert crosswise(output=(64,), size="abs", end="sum") == [Severity.ERROR]
-    assert crosswise(size="exp") == []  # a kernel
-    assert crosswise(end="matmul") == []  # distances
-    assert crosswise(again) == []  # an energy distance: samples to each other, too
-    assert crosswise(table=(64, 5)) == []  # five quantiles of each
-    assert crosswise(table=(64, 1)) == []
-    assert crosswise(output=(), table=(64,)) == []
-    assert crosswise(loop=None) == []  # checked: the targets are known
-    assert crosswise(targets=(TensorFacts("target", (64, 64), "float32"),)) == []
+    assert found.severity is Severity.ERROR
+    assert found.module == "head"
+    assert found.message == (
+        "output (64, 1) and targets (64,) broadcast to (64, 64): every output is compared with "
+        "every target"
+    )
+    (row,) = paired(0.0, in_loss=True)
+    assert row.module is None
+    assert "output (64,) and targets (64, 1)" in row.message
 
 
-def test_a_table_that_ends_nowhere_is_no_error() -> None:
+def test_a_table_of_which_nothing_is_known_is_no_error() -> None:
     operations = (
         Operation(0, "linear", "", "0", shape=(64, 1)),
         Operation(1, "shift", "", None, (0,), shape=(64, 64), in_loss=True),
     )
 
-    assert severities(trace_of(operations=operations, loop=LoopFacts(steps=9))) == []
+    assert severities(trace_of(operations=operations, loop=LOOP)) == []
 
 
 def a_row(
@@ -467,9 +442,6 @@ def test_a_ranking_of_zero_and_one_teaches_half_of_its_pairs() -> None:
         "the targets are 0 and 1, margin_ranking_loss wants -1 and 1: of a target of 0 the loss "
         "is a constant"
     )
-
-
-LOOP = LoopFacts(steps=9)
 
 
 def weighed(

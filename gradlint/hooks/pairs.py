@@ -1,0 +1,165 @@
+"""Tables of all pairs that a loss by hand makes of its predictions and targets, and averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from gradlint.graph import Graph, Operation
+from gradlint.hooks.graph import CapturedGraph
+from gradlint.hooks.kinds import base_name
+from gradlint.hooks.tensor_facts import number, readable
+
+FEWEST = 3
+"""Samples, at least: of two, one equation tells a table of differences from any other."""
+
+ROUNDING = 8.0
+"""Units of the last place of the largest by which entries of a table are off, at most."""
+
+MARGIN = 10.0
+"""How far beyond that the targets have to differ: else any table is one of differences."""
+
+_DIFFERENCE, _SIZE, _MOVED = range(3)
+"""A difference; what a function of each entry alone makes of it; a size less data of any kind."""
+
+_AS_IT_IS = frozenset({"scale", "neg", "cast", "clone", "add", "sub"})
+_SIZES = frozenset({"pow", "abs", "clamp", "hardtanh", "cosh", "mul", "maximum", "minimum"})
+_OF_SIZES = frozenset({"log", "log1p", "sqrt"})
+_ENDS = frozenset({"mean", "sum", "linalg_vector_norm"})
+
+
+def pairs(captured: CapturedGraph, op: Operation) -> Mapping[str, float] | None:
+    """Return of how many samples `op` takes every target from every prediction.
+
+    A loss that averages one function of all entries of such a table tells no sample's target
+    from another's. That it is one is read from its entries, ``p[j] - t[i]``. Data of pairs (a
+    matrix of distances), a product with any (a kernel, a plan of transport, levels of
+    quantiles), a choice among the pairs, an axis put in by hand and a prediction of which there
+    is one more use (an energy distance compares samples with each other, too) are meant so.
+
+    Args:
+        captured: The graph, before backward frees it.
+        op: An addition or a subtraction of data.
+
+    Returns:
+        ``count`` of samples, and ``column``: whether their predictions are a column, 1, or a
+        row, 0. None where there is no such table, or its entries are not kept.
+    """
+    count = op.shape[0] if op.shape else 0
+    if count < FEWEST or op.shape != (count, count) or not op.inputs:
+        return None
+    before = captured.graph.by_id[op.inputs[0]]
+    if before.kind == "expand" and len(before.inputs) == 1:  # as `F.l1_loss` does
+        before = captured.graph.by_id[before.inputs[0]]
+    if before.shape not in ((count,), (count, 1)) or not _used_once(captured.graph, before):
+        return None
+    column = len(before.shape) == 2
+    kept = _averaged(captured, op)
+    if not kept or not all(_of_pairs(d, targets=int(column)) for d in kept):
+        return None
+    return {"count": float(count), "column": float(column)}
+
+
+def _used_once(graph: Graph, op: Operation) -> bool:
+    """Whether a prediction is used once, and no axis of it was put in by the loss."""
+    while len(graph.consumers[op.id]) == 1:
+        if not op.in_loss or len(op.inputs) != 1:
+            return True
+        if base_name(op.name) == "Unsqueeze":
+            return False
+        op = graph.by_id[op.inputs[0]]
+    return False
+
+
+def _averaged(captured: CapturedGraph, first: Operation) -> list[Tensor]:
+    """Return what is kept of the differences of which a loss averages a function, if it does."""
+    graph = captured.graph
+    states = {first.id: _DIFFERENCE}
+    kept: list[Tensor | None] = []
+    choices: list[Tensor] = []
+    for op in graph:
+        entered = [states[i] for i in op.inputs if i in states]
+        if not entered or _ends(graph, op):
+            if op.kind == "linalg_vector_norm" and entered:
+                kept.append(captured.saved(op, "self"))
+            continue
+        choice = _choice(captured, op)
+        state = _state(op, entered, chooses=choice is not None)
+        if state is None or len(entered) < len(op.inputs):
+            return []
+        states[op.id] = state
+        if choice is not None:
+            choices.append(choice)
+        elif op.kind not in _AS_IT_IS | {"shift"}:
+            named = zip(entered, ("self", "other"), strict=False)
+            kept += [captured.saved(op, name) for e, name in named if e == _DIFFERENCE]
+    found = [t for t in kept if t is not None]
+    if not found or not all(readable(t) and t.shape == first.shape for t in (*found, *choices)):
+        return []
+    return found if all(_told_by(choice, found[0]) for choice in choices) else []
+
+
+def _state(op: Operation, entered: list[int], *, chooses: bool) -> int | None:
+    """Return what an operation makes of what it reads; None where that is not known."""
+    state = max(entered)
+    if op.kind == "shift":  # by one margin for all pairs, or by data of each: it is not told
+        return state if state == _DIFFERENCE else _MOVED
+    if op.kind in _AS_IT_IS:
+        return None if op.kind == "scale" and "scalar" not in op.attributes else state
+    if chooses:
+        return max(state, _SIZE)
+    shrinks = op.kind == "pow" and op.attributes.get("exponent", 2) < 1
+    known = op.kind in _SIZES or (op.kind in _OF_SIZES and state == _SIZE)
+    return _SIZE if known and state != _MOVED and not shrinks else None
+
+
+def _ends(graph: Graph, op: Operation) -> bool:
+    """Whether an operation ends in one number, of all rows at once or of one after the other."""
+    if op.kind not in _ENDS or op.shape == ():
+        return op.kind in _ENDS
+    after = graph.consumers[op.id]
+    rows = op.kind != "linalg_vector_norm" and max(op.shape) == prod(op.shape)
+    return rows and len(after) == 1 and after[0].kind in ("mean", "sum") and after[0].shape == ()
+
+
+def _choice(captured: CapturedGraph, op: Operation) -> Tensor | None:
+    """Return the data that chooses among entries, or weighs them."""
+    if op.kind == "where":
+        return captured.saved(op, "condition")
+    if op.kind != "mask":
+        return None
+    other = captured.saved(op, "other")
+    return captured.saved(op, "self") if other is None else other
+
+
+def _told_by(choice: Tensor, difference: Tensor) -> bool:
+    """Whether a difference's own sign or size is all that a choice of two goes by."""
+    with torch.no_grad():
+        high = choice == choice.amax()
+        two = number((high | (choice == choice.amin())).all())
+        return bool(two) and any(
+            number(a.amax()) <= number(b.amin())
+            for values in (difference, difference.abs())
+            for a, b in ((values[high], values[~high]), (values[~high], values[high]))
+            if a.numel() and b.numel()
+        )
+
+
+def _of_pairs(table: Tensor, *, targets: int) -> bool:
+    """Whether a table is one number of each row and one of each column, of targets that differ.
+
+    Args:
+        table: Differences of predictions and targets.
+        targets: The axis along which the targets lie.
+    """
+    with torch.no_grad():
+        values = table.double()
+        close = ROUNDING * torch.finfo(table.dtype).eps * values.abs().amax()
+        rows, columns = values[:, :1] - values[:1, :1], values[:1]
+        additive = ((values - rows - columns).abs() <= close).all()
+        of_targets = values[:1] if targets else values[:, :1]
+        differ = of_targets.amax() - of_targets.amin() > MARGIN * close
+        return bool(number(additive & differ))
