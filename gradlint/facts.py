@@ -206,6 +206,22 @@ class Flow:
         return sum(v for k, v in self.decades.items() if k not in ("structural", "loss"))
 
 
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """The graph of a later step, one of another network than those before: a student's, say.
+
+    It leads to parameters that no graph before it led to. Inputs, targets, outputs and losses
+    are those of that step; the losses' operations are of this graph.
+    """
+
+    step: int
+    operations: tuple[Operation, ...] = ()
+    inputs: tuple[TensorFacts, ...] = ()
+    targets: tuple[TensorFacts, ...] = ()
+    outputs: tuple[TensorFacts, ...] = ()
+    losses: tuple[LossFacts, ...] = ()
+
+
 @dataclass(frozen=True)
 class Facts:
     """Everything about a run that is not a number at a site and a step."""
@@ -218,6 +234,8 @@ class Facts:
     optimizer: OptimizerFacts | None = None
     events: tuple[Event, ...] = ()
     flows: tuple[Flow, ...] = ()
+    later: tuple[GraphFacts, ...] = ()
+    """Graphs of other networks that a loop trains later, or in turns."""
     probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     synthesized: bool = False
     """Whether gradlint made up the batch: rules on the data stay silent."""

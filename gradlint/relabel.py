@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from gradlint.facts import Facts
+from gradlint.facts import Facts, LossFacts
 from gradlint.graph import Graph, Operation
 from gradlint.observation import Site
 from gradlint.trace import Trace
@@ -86,9 +86,14 @@ def _facts(facts: Facts, rename: Rename, moved: Callable[[Site], Site]) -> Facts
             loop = replace(loop, ranks=replace(loop.ranks, diverged=diverged))
     return replace(
         facts,
-        losses=tuple(
-            replace(seen, before=tuple(_operation(op, rename) for op in seen.before))
-            for seen in facts.losses
+        losses=_losses(facts.losses, rename),
+        later=tuple(
+            replace(
+                seen,
+                operations=tuple(_operation(op, rename) for op in seen.operations),
+                losses=_losses(seen.losses, rename),
+            )
+            for seen in facts.later
         ),
         optimizer=optimizer,
         loop=loop,
@@ -106,6 +111,12 @@ def _facts(facts: Facts, rename: Rename, moved: Callable[[Site], Site]) -> Facts
     )
 
 
+def _losses(losses: Iterable[LossFacts], rename: Rename) -> tuple[LossFacts, ...]:
+    return tuple(
+        replace(seen, before=tuple(_operation(op, rename) for op in seen.before)) for seen in losses
+    )
+
+
 def only(trace: Trace, labels: Collection[str]) -> Trace:
     """Return `trace` without the models whose label is not in `labels`."""
 
@@ -119,6 +130,11 @@ def only(trace: Trace, labels: Collection[str]) -> Trace:
         facts=replace(
             trace.facts,
             flows=tuple(f for f in trace.facts.flows if kept(f.site.path)),
+            later=tuple(
+                seen
+                for seen in trace.facts.later
+                if any(op.module and kept(op.module) for op in seen.operations)
+            ),
             events=tuple(e for e in trace.facts.events if e.module is None or kept(e.module)),
         ),
     )

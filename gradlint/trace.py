@@ -10,6 +10,7 @@ from typing import Any
 from gradlint.facts import Event as Event
 from gradlint.facts import Facts as Facts
 from gradlint.facts import Flow as Flow
+from gradlint.facts import GraphFacts as GraphFacts
 from gradlint.facts import LossFacts as LossFacts
 from gradlint.facts import ModuleFacts as ModuleFacts
 from gradlint.facts import OptimizerFacts as OptimizerFacts

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gradlint.errors import UsageError
-from gradlint.facts import Event, Facts, Flow, ModuleFacts, ParameterFacts
+from gradlint.facts import Event, Facts, Flow, GraphFacts, ModuleFacts, ParameterFacts
 from gradlint.graph import Graph, Operation
 from gradlint.observation import Observation, Site
 from gradlint.trace import Trace
@@ -152,6 +152,7 @@ class _Reader:
         self.facts: dict[str, Any] = {}
         self.flows: list[Flow] = []
         self.events: list[Event] = []
+        self.later: list[GraphFacts] = []
 
     def take(self, record: Any) -> None:
         """Add what one line says."""
@@ -179,6 +180,12 @@ class _Reader:
     def _events(self, record: dict[str, Any]) -> None:
         self.events[record["at"] :] = [record_in(Event, event) for event in record["events"]]
 
+    def _later(self, record: dict[str, Any]) -> None:
+        found = [record_in(GraphFacts, seen) for seen in record["later"]]
+        for seen in found:
+            _check_order(seen.operations)
+        self.later[record["at"] :] = found
+
     def _sites(self, record: dict[str, Any]) -> None:
         self.sites += [Site(*_site(entry[:4])) for entry in record["sites"]]
 
@@ -204,7 +211,12 @@ class _Reader:
     def recorded(self, versions: Mapping[str, str]) -> Recorded:
         """Return what all lines say together."""
         facts: Facts = record_in(Facts, self.facts)
-        facts = replace(facts, flows=tuple(self.flows), events=tuple(self.events))
+        facts = replace(
+            facts,
+            flows=tuple(self.flows),
+            events=tuple(self.events),
+            later=tuple(self.later),
+        )
         if facts.loop is not None:
             ended = facts.loop.ended or UNCLOSED if self.ended is None else self.ended
             facts = replace(facts, loop=replace(facts.loop, ended=ended))
@@ -219,13 +231,17 @@ class _Reader:
 
 
 def _graph(entries: Any) -> Graph:
-    operations: dict[int, Operation] = {}
-    for entry in entries:
-        op: Operation = record_in(Operation, entry)
-        if not all(i in operations for i in op.inputs):
+    operations: tuple[Operation, ...] = tuple(record_in(Operation, entry) for entry in entries)
+    _check_order(operations)
+    return Graph(operations)
+
+
+def _check_order(operations: Iterable[Operation]) -> None:
+    known: set[int] = set()
+    for op in operations:
+        if not known.issuperset(op.inputs):
             raise ValueError(f"operation {op.id} reads what does not come before it")
-        operations[op.id] = op
-    return Graph(tuple(operations.values()))
+        known.add(op.id)
 
 
 def _site(entry: Any) -> tuple[str, str, int, str]:
@@ -245,6 +261,7 @@ _TAKERS: dict[str, Callable[[_Reader, dict[str, Any]], None]] = {
     "facts": _Reader._facts,
     "flows": _Reader._flows,
     "events": _Reader._events,
+    "later": _Reader._later,
     "sites": _Reader._sites,
     "layout": _Reader._layout,
     "step": _Reader._step,

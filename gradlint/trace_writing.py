@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,7 @@ from gradlint.trace_records import number_out, record_out
 
 MAX_BYTES = 32 * 2**20
 LEAST_STEPS = 16
-INCREMENTAL = ("flows", "events")
+INCREMENTAL = ("flows", "events", "later")
 _NEW = object()
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
@@ -120,7 +120,7 @@ class TraceWriter:
 
     def facts(self, facts: Facts) -> None:
         """Write what changed of the facts."""
-        coded = record_out(facts, whole=True)
+        coded = record_out(replace(facts, flows=(), events=(), later=()), whole=True)
         now = {key: value for key, value in coded.items() if key not in INCREMENTAL}
         changed = {
             key: value for key, value in now.items() if self._told.facts.get(key, _NEW) != value

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gradlint.graph import Graph, Operation
 from gradlint.observation import MODEL, Observation, Site
-from gradlint.trace import Facts, ModuleFacts, ParameterFacts, Trace
+from gradlint.trace import Facts, GraphFacts, ModuleFacts, ParameterFacts, Trace
 
 WORDS = st.one_of(
     st.sampled_from(["", "fc1", "layers.0", "nan", "inf", "!tuple"]),
@@ -39,6 +39,8 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
         return ANYTHING
     if kind in simple:
         return simple[kind]
+    if kind is GraphFacts:
+        return records(kind, operations=graphs().map(lambda graph: graph.operations))
     if dataclasses.is_dataclass(kind):
         return records(kind)
     origin, parts = get_origin(kind), get_args(kind)

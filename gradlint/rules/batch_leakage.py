@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import SHAPES, Operation
+from gradlint.rules._later import phases
 from gradlint.rules._views import by, dealt_anew
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, TensorFacts, Trace
@@ -48,7 +50,8 @@ class BatchLeakage(Rule):
     `batch_first` that are given the batch on axis 0, unless floating inputs follow on from each
     other there: frames of a film correlate with the next by more than `max_alike`. There it warns
     of views, too, by which axis 1 gets the length of the batch, and of those that cut what was
-    joined along the batch into as many rows as there are samples.
+    joined along the batch into as many rows as there are samples; of networks that the loop
+    trains later as of the first.
 
     ## Why is this bad?
     Each prediction is made from parts of other samples, whose labels it has nothing to do
@@ -132,8 +135,12 @@ class BatchLeakage(Rule):
         """Yield at most one finding."""
         seen = trace.facts.probes.get("batch-leakage")
         if seen is None:
-            yield from self._along_the_batch(trace)
-            yield from self._viewed(trace)
+            found = (
+                found
+                for phase in phases(trace)
+                for found in (*self._along_the_batch(phase), *self._viewed(phase))
+            )
+            yield from islice(found, 1)
             return
         leak, order = float(seen["leak"]), float(seen["order"])
         rows, module = int(seen["rows"]), seen.get("module")

@@ -9,6 +9,7 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.graph import ACTIVATIONS, SHAPES, SOFTMAXES, WEIGHTED, Operation
 from gradlint.rules._chains import weight_of
+from gradlint.rules._later import phases
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
@@ -31,7 +32,8 @@ class SoftmaxAxis(Rule):
     Flags a softmax inside the model that normalizes over the batch axis, an error where the
     targets prove that axis to be samples; and a softmax over an axis of length 1 that cannot
     have another length: the one unit of a layer (an error), or attention to the only
-    position of inputs that have no positions (a warning).
+    position of inputs that have no positions (a warning). A watched loop may train other
+    networks later, a student after its teacher: their graphs are judged by their own data.
 
     ## Why is this bad?
     Over the batch, the samples share one unit of probability: each output depends on who
@@ -100,12 +102,21 @@ class SoftmaxAxis(Rule):
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why there is no softmax to judge, or None."""
-        if not any(op.kind in SOFTMAXES and not op.in_loss for op in trace.graph):
+        graphs = [seen.graph for seen in phases(trace)]
+        if not any(op.kind in SOFTMAXES and not op.in_loss for graph in graphs for op in graph):
             return "no softmax in the model's graph"
         return super().skip_reason(trace)
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each softmax over the wrong axis."""
+        known: set[tuple[str | None, str]] = set()
+        for seen in phases(trace):
+            for found in self._in_graph(seen):
+                if (found.module, found.message) not in known:
+                    known.add((found.module, found.message))
+                    yield found
+
+    def _in_graph(self, trace: Trace) -> Iterator[Finding]:
         for op in trace.graph.of_kind(*SOFTMAXES):
             axis = op.attributes.get("dim")
             if op.in_loss or not isinstance(axis, int) or not 0 <= axis < len(op.shape):

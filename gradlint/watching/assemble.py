@@ -46,6 +46,7 @@ def gathered(loop: Loop, command: str, *, ended: str = "") -> Trace:
         events=() if loop.raised is None or ended != "exception" else (loop.raised,),
         batch_size=loop.data.batch_size,
         probes=loop.data.probes,
+        later=tuple(loop.data.later.graphs),
         loop=_loop_facts(loop, streams, ended),
     )
     light = [o for row in loop.records.rows for o in row.observations()]

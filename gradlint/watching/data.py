@@ -13,9 +13,11 @@ from gradlint.facts import LossFacts, TensorFacts
 from gradlint.hooks import loss as losses
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.merge import Places, merged_losses
-from gradlint.hooks.tensor_facts import merged, named_tensors, tensor_facts
+from gradlint.hooks.tensor_facts import merged, named_tensors
 from gradlint.hooks.written import Numbers, written
 from gradlint.probes.target_values import target_values
+from gradlint.watching.described import described, only
+from gradlint.watching.later import Later
 from gradlint.watching.links import Links
 
 BATCHES = 3
@@ -26,9 +28,6 @@ LABELED = 12
 
 MAX_LOSSES = 32
 """Losses that are told apart: a graph that is another one at each step must not cost for ever."""
-
-MAX_ENTRIES = 1 << 22
-"""Larger tensors are described by a sample of this many entries."""
 
 
 class Data:
@@ -44,6 +43,7 @@ class Data:
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
         self.links = Links()
+        self.later = Later()
         self._count = 0
         self._again = 0
         """Batches of a later phase whose losses are still to be described."""
@@ -60,6 +60,11 @@ class Data:
         """Note what a model is called with, until its backward."""
         if self._count < BATCHES and self._given is None:
             self._given = inputs
+
+    def begin_step(self) -> None:
+        """Let go of the outputs of a forward that no backward followed."""
+        self.links.begin()
+        self.later.begin()
 
     def note(self, observer: Observer, loss: Tensor, step: int) -> None:
         """Describe what entered, what came out and what the loss compared it with."""
@@ -81,8 +86,8 @@ class Data:
             self._keep(found, step)
         if first:
             self._count += 1
-            self._inputs.append(_described(_only(given), "input"))
-            self._outputs.append(_described(observer.outputs, "output"))
+            self._inputs.append(described(only(given), "input"))
+            self._outputs.append(described(observer.outputs, "output"))
             self._written = {**written(captured, _floating(observer)), **self._written}
         elif self._again:
             self._again -= 1
@@ -133,13 +138,13 @@ class Data:
         given = self._given
         if given is None or self._count:
             return
-        if all(t.device.type == "cpu" for _, t in named_tensors(_only(given), "input")):
-            self._inputs.append(_described(_only(given), "input"))
+        if all(t.device.type == "cpu" for _, t in named_tensors(only(given), "input")):
+            self._inputs.append(described(only(given), "input"))
 
     def forget(self) -> None:
         """Let go of what a model was called with: no backward will follow."""
         self._given = None
-        self.links.begin()
+        self.begin_step()
 
     @property
     def inputs(self) -> tuple[TensorFacts, ...]:
@@ -176,20 +181,6 @@ class Data:
         return shapes[0][0] if shapes else None
 
 
-def _only(given: Any) -> Any:
-    """Return what a model was called with: the one argument, or all of them by name."""
-    args, kwargs = given if given is not None else ((), {})
-    return args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
-
-
 def _floating(observer: Observer) -> list[Tensor]:
     """Return the outputs that a loss may descend."""
     return [t for _, t in named_tensors(observer.outputs, "output") if t.is_floating_point()]
-
-
-def _described(value: Any, name: str) -> tuple[TensorFacts, ...]:
-    return tuple(
-        tensor_facts(label, tensor)
-        for label, tensor in named_tensors(value, name)
-        if not tensor.is_meta and tensor.numel() <= MAX_ENTRIES
-    )

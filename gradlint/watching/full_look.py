@@ -58,7 +58,7 @@ class FullLook:
         for label, model in list(observer.roots.items()):
             loop.refresh(label, model, since=number)
         observer.open_step(number, keep_calls=keep_calls)
-        loop.data.links.begin()
+        loop.data.begin_step()
         for label, model in list(observer.roots.items()):
             self.admit(model, label)
         self._hooks.enter_context(observer.calls.noting_packed())
@@ -92,6 +92,7 @@ class FullLook:
                 return
             self.loop.data.begin(inputs)
             self.loop.data.links.enter(path, inputs)
+            self.loop.data.later.enter(path, inputs)
         observer.enter(path, module, inputs)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             self.number > SETTLED or (module.momentum is not None and module.momentum < FOLLOWS)
@@ -119,6 +120,7 @@ class FullLook:
                 self.loop.data.links.leave(path, output)
                 if not self._is_judge(path, module, output):
                     observer.outputs = output
+                    self.loop.data.later.leave(path, output)
         elif self._paused:
             self._paused -= 1
             if not self._paused:
@@ -147,6 +149,7 @@ class FullLook:
             self._captured = True
             observer.forward_done(loss, gains=not create_graph, note_loss=False)
             self.loop.data.note(observer, loss, self.number)
+            self.loop.data.later.note(observer, self.number)
             if observer.recorder is not None:
                 observer.recorder.__enter__()
                 self._recording = True
@@ -187,7 +190,7 @@ class FullLook:
         loop, observer, number = self.loop, self.loop.observer, self.number
         loop.forwards += self.forwards
         loop.looked_at_backwards += self.backwards
-        loop.data.links.begin()  # outputs of a forward that no backward followed
+        loop.data.begin_step()
         observer.after_update()
         self._watch_frozen()
         if initial:
@@ -209,7 +212,7 @@ class FullLook:
 
     def discard(self) -> None:
         """Remove hooks; nothing of this step is kept."""
-        self.loop.data.links.begin()
+        self.loop.data.begin_step()
         self._hooks.close()
         self.loop.observer.unread()
         self.loop.observer.close_step()

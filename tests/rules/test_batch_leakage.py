@@ -11,7 +11,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.batch_leakage import BatchLeakage
 from gradlint.testing import chain, findings_of, trace_of
-from gradlint.trace import LoopFacts, ModuleFacts, TensorFacts, Trace
+from gradlint.trace import GraphFacts, LoopFacts, ModuleFacts, TensorFacts, Trace
 
 SERIES = TensorFacts("input", (32, 10, 8), "float32")
 FEATURES = TensorFacts("input", (32, 8), "float32")
@@ -503,3 +503,28 @@ def test_a_batch_of_one_sample_is_not_dealt_out() -> None:
     )  # fmt: skip
 
     assert not findings_of(BatchLeakage(), seen)
+
+
+def test_the_graph_of_a_later_phase_is_judged_by_its_own_data() -> None:
+    seen = in_a_loop(FIRST, view(1, *MOVED, 0))
+    given = (seen.facts.inputs, seen.facts.targets, seen.facts.outputs)
+    another = seen.but(
+        graph=Graph((FIRST,)),
+        facts=replace(
+            seen.facts, targets=(), later=(GraphFacts(40, seen.graph.operations, *given),)
+        ),
+    )
+    unlabelled = replace(
+        another.facts, later=(GraphFacts(40, seen.graph.operations, given[0], (), given[2]),)
+    )
+
+    assert len(findings_of(BatchLeakage(), another)) == 1
+    assert not findings_of(BatchLeakage(), another.but(facts=unlabelled))
+
+
+def test_two_graphs_that_mix_samples_are_told_once() -> None:
+    seen = in_a_loop(FIRST, view(1, *MOVED, 0))
+    given = (seen.facts.inputs, seen.facts.targets, seen.facts.outputs)
+    both = replace(seen.facts, later=(GraphFacts(40, seen.graph.operations, *given),))
+
+    assert len(findings_of(BatchLeakage(), seen.but(facts=both))) == 1

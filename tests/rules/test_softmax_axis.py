@@ -11,7 +11,15 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.softmax_axis import SoftmaxAxis
 from gradlint.testing import findings_of, trace_of
-from gradlint.trace import LossFacts, ModuleFacts, ParameterFacts, TensorFacts, Trace
+from gradlint.trace import (
+    GraphFacts,
+    LoopFacts,
+    LossFacts,
+    ModuleFacts,
+    ParameterFacts,
+    TensorFacts,
+    Trace,
+)
 
 LABELS = TensorFacts("target", (32,), "int64")
 FEATURES = TensorFacts("input", (32, 8), "float32")
@@ -356,3 +364,45 @@ def test_what_the_loss_does_with_the_rows_is_its_own() -> None:
     loss = Operation(last + 1, "nll", "", None, (last,), in_loss=True)
 
     assert severities(trace.but(graph=Graph((*trace.graph, loss)))) == [Severity.ERROR]
+
+
+def later(seen: Trace) -> Trace:
+    """A loop that came to the graph of `seen` after another one's."""
+    facts = GraphFacts(
+        40, seen.graph.operations, seen.facts.inputs, seen.facts.targets, seen.facts.outputs,
+        seen.facts.losses,
+    )  # fmt: skip
+    first = trace_of(
+        operations=(Operation(0, "linear", "", "first", missing=1, shape=(16, 3)),),
+        inputs=(ONE,), targets=(ONE_LABEL,), outputs=(ONE,), loop=LoopFacts(steps=80),
+        later=(facts,),
+    )  # fmt: skip
+    return first.but(parameters=seen.parameters)
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        pytest.param(later(model((32, 4), 0)), [Severity.ERROR], id="over-the-batch"),
+        pytest.param(later(model((32, 4), 1)), [], id="over-classes"),
+        pytest.param(later(model((30, 4), 0)), [], id="instances"),
+        pytest.param(later(model((32, 1), 1, units=1)), [Severity.ERROR], id="over-one"),
+        pytest.param(later(model((32, 4), 0, targets=())), [], id="no-targets-of-that-step"),
+    ],
+)
+def test_the_graph_of_a_later_phase_is_judged_by_its_own_data(
+    trace: Trace, expected: list[Severity]
+) -> None:
+    assert SoftmaxAxis().skip_reason(trace) is None
+    assert severities(trace) == expected
+
+
+def test_a_softmax_in_both_graphs_is_told_once() -> None:
+    seen = model((32, 4), 0)
+    both = seen.but(facts=replace(seen.facts, later=later(seen).facts.later, loop=LoopFacts()))
+
+    assert severities(both) == [Severity.ERROR]
+
+
+def test_no_softmax_in_any_graph_is_nothing_to_judge() -> None:
+    assert SoftmaxAxis().skip_reason(later(model((32, 4), 0, in_loss=True)))
