@@ -79,10 +79,7 @@ class ParameterReader:
             for metric in metrics_at(Tap.WEIGHT):
                 self._put(metric, site, weight)
             if initial:
-                ordered = units_first(weight, self.modules.get(site.module))
-                for metric in metrics_at(Tap.INITIAL_WEIGHT):
-                    if parameter.ndim >= 2 or metric.name != "init_gain":
-                        self._put(metric, site, ordered)
+                self._measure_initial(site, weight)
             if gradient is None or gradient.numel() == 0:
                 continue
             norm = gradient_norm(gradient)
@@ -102,6 +99,18 @@ class ParameterReader:
             self._put(total, MODEL, torch.stack([n.to(home) for n in norms]))
         elif without is not None:
             self._put(total, MODEL, torch.zeros(1))
+
+    def initial(self, path: str) -> None:
+        """Measure the initialization of one that was met when its step had been looked at."""
+        weight = _plain(self.parameters[path].detach())
+        if not is_lazy(self.parameters[path]) and weight.numel():
+            self._measure_initial(self.site(path), weight)
+
+    def _measure_initial(self, site: Site, weight: Tensor) -> None:
+        ordered = units_first(weight, self.modules.get(site.module))
+        for metric in metrics_at(Tap.INITIAL_WEIGHT):
+            if weight.ndim >= 2 or metric.name != "init_gain":
+                self._put(metric, site, ordered)
 
     def _measure_pair(
         self, site: Site, parameter: Tensor, gradient: Tensor, *, symmetry: bool

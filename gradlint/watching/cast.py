@@ -10,6 +10,7 @@ from gradlint.hooks.weak import joined
 from gradlint.observation import MODEL, Site
 from gradlint.probes.wiring import unregistered
 from gradlint.trace import Event
+from gradlint.watching.cadence import Look
 from gradlint.watching.facts_of import facts_of_optimizer
 from gradlint.watching.optimizers import Known
 from gradlint.watching.roots import is_trained_before, owners, unwrapped
@@ -89,11 +90,24 @@ class Cast:
             self.loop.discovery.start()
 
     def _find_owners(self, known: Known) -> None:
-        """Find the models of parameters that train though no call of theirs was seen."""
+        """Find the models of parameters that train though no call of theirs was seen.
+
+        And of those that are meant to, and were called without gradient.
+        """
         watched = {id(p) for p in self.loop.observer.parameters.values()}
-        trained = [p for p in known.parameters() if id(p) not in watched and p.grad is not None]
-        for label, model in owners(trained):
+        quiet = self.loop.discovery.called_quietly()
+        meant = [
+            p
+            for p in known.parameters()
+            if id(p) not in watched and (p.grad is not None or (p.requires_grad and id(p) in quiet))
+        ]
+        for label, model in owners(meant):
             self.loop.admit(model, label)
+        interval, observer = self.loop.interval, self.loop.observer
+        if interval is not None and interval.initial and interval.look is Look.FULL:
+            still = {id(p) for p in meant if p.grad is None}  # its step did not move them
+            for path in [path for path, p in observer.parameters.items() if id(p) in still]:
+                observer.weights.initial(path)
 
     def find_optimizers(self) -> None:
         """Find optimizers that did not step, and what they hold: it may be gone at the end."""

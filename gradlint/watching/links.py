@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.loop_facts import DetachedFacts, QuietFacts
@@ -18,12 +19,15 @@ class Links:
     """Of the steps that are looked at in full: detached outputs that are read, and quiet calls.
 
     An output is followed until backward begins, so that a tensor with its memory is the same
-    numbers; until then autograd keeps most of them anyway. Outputs of quiet calls are not kept.
+    numbers; until then autograd keeps most of them anyway. Outputs of quiet calls are not kept:
+    as long as somebody else keeps their memory, they are known by it.
     """
 
     def __init__(self) -> None:
         self._made: dict[int, tuple[str, Tensor]] = {}
         """By address, outputs of this step that carry a gradient, and what made them."""
+        self._lent: dict[int, tuple[str, StorageWeakRef]] = {}
+        """By address, outputs of this step's quiet calls: what made them, and their memory."""
         self._quiet: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {}
         self._called = False
         """Whether anything was called with gradient in this step."""
@@ -34,6 +38,7 @@ class Links:
     def begin(self) -> None:
         """A step begins."""
         self._made.clear()
+        self._lent.clear()
         self._quiet.clear()
         self._called = False
 
@@ -41,9 +46,18 @@ class Links:
         """A part is called, from outside of any other, and with gradient."""
         self._called = True
         for tensor in _floating(inputs):
-            source = None if tensor.requires_grad else self._made.get(_address(tensor))
-            if source is not None and source[0] != path:
-                self._detached[source[0], path] = None
+            source = None if tensor.requires_grad else self._source(_address(tensor))
+            if source is not None and source != path:
+                self._detached[source, path] = None
+
+    def _source(self, address: int) -> str | None:
+        """Return what made the tensor at an address in this step."""
+        if address in self._made:
+            return self._made[address][0]
+        path, memory = self._lent.get(address, (None, None))
+        if memory is None or memory.expired():  # type: ignore[no-untyped-call]
+            return None
+        return path
 
     def leave(self, path: str, output: Any) -> None:
         """Such a part returned."""
@@ -52,9 +66,15 @@ class Links:
                 self._made[_address(tensor)] = path, tensor
 
     def quiet(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A part was called without gradient, before any other of this step with one."""
+        """A part was called without gradient; before any other of this step with one, it counts."""
         given, made = _floating(inputs), _floating(output)
-        if module.training and not self._called and given and made:
+        if not module.training:
+            return
+        for tensor in made:
+            if len(self._lent) < MOST:
+                memory = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+                self._lent[_address(tensor)] = path, memory
+        if not self._called and given and made:
             self._quiet[path] = tuple(given[0].shape), [tuple(t.shape) for t in made]
 
     def end(self) -> None:

@@ -72,6 +72,8 @@ class Discovery:
         self._handle: RemovableHandle | None = None
         self._known: dict[int, weakref.ref[nn.Module]] = {}
         """By ``id``, which a later module may have again: a set of modules would ask their `==`."""
+        self._quiet: dict[int, weakref.ref[nn.Module]] = {}
+        """Those that were called without gradient."""
 
     @property
     def running(self) -> bool:
@@ -98,12 +100,20 @@ class Discovery:
         """Take `model` and its parts as found."""
         self._known.update((id(m), weakref.ref(m)) for m in model.modules())
 
+    def called_quietly(self) -> set[int]:
+        """Return the parameters, by ``id``, of modules that were called without gradient."""
+        called = [module for ref in self._quiet.values() if (module := ref()) is not None]
+        return {id(p) for module in called for p in module.parameters()}
+
     def _knows(self, module: nn.Module) -> bool:
         known = self._known.get(id(module))
         return known is not None and known() is module
 
     def _called(self, module: nn.Module, inputs: Any) -> None:
-        if self._knows(module) or not torch.is_grad_enabled():
+        if self._knows(module):
+            return
+        if not torch.is_grad_enabled():
+            self._quiet.setdefault(id(module), weakref.ref(module))
             return
         if torch.compiler.is_compiling():
             return

@@ -160,3 +160,78 @@ def test_the_output_of_a_forward_without_a_backward_is_kept_no_longer_than_the_s
 
             assert seen[-1]() is None
     unfailed(watcher)
+
+
+def lent(net: Model) -> Tensor:
+    x, y = batch()
+    with torch.no_grad():
+        features = net["encoder"](x)
+    return cross_entropy(net["head"](features.view(16, 24)), y)
+
+
+def lent_for_a_while(net: Model) -> Tensor:
+    """What takes the memory of an output that is gone is not that output."""
+    x, y = batch()
+    with torch.no_grad():
+        net["encoder"](x)
+    return cross_entropy(net["head"](torch.randn(16, 24) + x[:, :1]), y)
+
+
+def evaluated(net: Model) -> Tensor:
+    x, y = batch()
+    net["encoder"].eval()
+    with torch.no_grad():
+        features = net["encoder"](x)
+    net["encoder"].train()
+    return cross_entropy(net["head"](features), y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "links"),
+    [(lent, (DetachedFacts("encoder", "head"),)), (lent_for_a_while, ()), (evaluated, ())],
+)
+def test_the_very_output_of_a_part_that_runs_under_no_grad_is_known(
+    loss: Callable[[Model], Tensor], links: tuple[DetachedFacts, ...]
+) -> None:
+    watcher = watched(loss)
+
+    assert facts(watcher).detached == links
+    assert (Severity.ERROR in severities(watcher)) is bool(links)
+
+
+@BOTH
+def test_a_model_that_no_call_with_gradient_shows_is_found_by_its_optimizer(every: object) -> None:
+    torch.manual_seed(0)
+    with Watcher(None, None, every=every, discover=True) as watcher:  # type: ignore[arg-type]
+        encoder, head = nn.Linear(6, 64), nn.Linear(64, 2)
+        parameters = [*encoder.parameters(), *head.parameters()]
+        optimizer = torch.optim.Adam(parameters, 1e-3)
+        for _ in range(STEPS):
+            x, y = batch()
+            with torch.no_grad():
+                features = encoder(x)
+            optimizer.zero_grad()
+            cross_entropy(head(features), y).backward()
+            optimizer.step()
+    unfailed(watcher)
+
+    (found,) = watcher.report.causes
+    assert (found.code, found.severity, found.module) == ("GL701", Severity.ERROR, "linear")
+    assert watcher.trace().of("weight_std").at("linear.weight").steps == (0,)
+
+
+def test_a_model_that_only_helps_is_not_found() -> None:
+    torch.manual_seed(0)
+    with Watcher(None, None, discover=True) as watcher:
+        teacher, student, spare = nn.Linear(6, 2), nn.Linear(6, 2), nn.Linear(6, 2)
+        optimizer = torch.optim.Adam([*student.parameters(), *spare.parameters()], 1e-3)
+        for _ in range(STEPS):
+            x, _ = batch()
+            with torch.no_grad():
+                targets = teacher(x)
+            optimizer.zero_grad()
+            mse_loss(student(x), targets).backward()
+            optimizer.step()
+    unfailed(watcher)
+
+    assert set(watcher.trace().parameters) == {"weight", "bias"}
