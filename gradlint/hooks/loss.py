@@ -181,7 +181,11 @@ def _from_operation(
     softmaxed = any(o.kind == "log_softmax" and o.in_loss for o in before)
     if kind == "nll" and softmaxed and _normalized(entered):
         kind = "cross_entropy"
-        logits = [o for o in outputs if entered is not None and o.numel() == entered.numel()]
+        logits = [
+            o
+            for o in _entering(captured, op, outputs)
+            if entered is not None and o.numel() == entered.numel()
+        ]
         shown = logits[0].detach() if len(logits) == 1 else entered
     low, high = _row_sums(kind, shown) if shown is not None else (None, None)
     return LossFacts(
@@ -233,10 +237,20 @@ def _by_hand(
             pair = _pair(captured, op, outputs, targets) if kind is not None else None
             if kind is not None and pair is not None:
                 return [_facts(kind, reduction, *pair, op)]
-        if op.kind == "log_softmax" and outputs:
+        entering = _entering(captured, op, outputs) if op.kind == "log_softmax" else []
+        if entering:
             target = targets[0] if len(targets) == 1 else None
-            return [_facts("cross_entropy", reduction, outputs[0], target, op)]
+            return [_facts("cross_entropy", reduction, entering[0], target, op)]
     return []
+
+
+def _entering(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the outputs that `op` is made of, the nearest first.
+
+    Those of another model, called in between, are not: a critic's, a teacher's.
+    """
+    nodes = [captured.nodes.get(o.id) for o in captured.graph.ancestors(op)]
+    return [o for node in nodes if node is not None for o in outputs if o.grad_fn is node]
 
 
 def _pair(

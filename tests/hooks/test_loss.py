@@ -206,3 +206,30 @@ def test_ctc_shows_whether_its_rows_are_log_probabilities(last: nn.Module, total
 
     assert found.kind == "ctc"
     assert found.row_sum_max == pytest.approx(1.0) if total == 1.0 else found.row_sum_max != 1.0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o: F.cross_entropy(o, LABELS),
+        lambda o: -(F.log_softmax(o, 1)[range(4), LABELS] * WANTED[:, 0]).mean(),
+        lambda o: -(F.log_softmax(o[:3] / 2, 1) * WANTED[:3].softmax(1)).sum(1).mean(),
+    ],
+    ids=["of-torch", "policy", "by-hand"],
+)
+def test_the_output_of_another_model_called_later_is_not_what_entered(
+    loss: Callable[[Tensor], Tensor],
+) -> None:
+    model, value, other = nn.Linear(6, 3), torch.randn(4, 1), torch.randn(4, 3)
+    with Observer(model) as observer, observer.step(0):
+        output = model(torch.randn(4, 6))
+        observer.forward_done(loss(output))
+        assert observer.captured is not None
+        (facts,) = from_graph(observer.captured, [value, other, output], [])
+        unseen = from_graph(observer.captured, [value, other], [])
+
+    assert (facts.kind, facts.classes) == ("cross_entropy", 3)
+    assert facts.output is not None
+    assert facts.output.maximum == pytest.approx(float(output.detach().max()))
+    shown = [f.output.maximum for f in unseen if f.output is not None]
+    assert not {float(t.max()) for t in (value, other)} & set(shown)

@@ -214,3 +214,26 @@ def test_heads_that_train_in_turns_are_judged_by_their_own_targets(every: Any) -
     classes = {seen.classes for seen in watcher.trace().facts.losses}
     assert classes == {3, 12, None}
     assert not {f.code for f in watcher.report.findings} & {"GL603", "GL604", "GL605", "GL613"}
+
+
+@BOTH
+def test_scores_of_an_actor_are_not_counted_by_its_critic(every: Any) -> None:
+    torch.manual_seed(0)
+    actor = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+    critic = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (actor, critic)]
+    with Watcher({"actor": actor, "critic": critic}, optimizers, every=every) as watcher:
+        for _ in range(STEPS):
+            x, actions = torch.randn(64, 4), torch.randint(0, 2, (64,))
+            scores, value = actor(x), critic(x).squeeze(1)
+            chosen = torch.log_softmax(scores, 1).gather(1, actions[:, None]).squeeze(1)
+            error = x.sum(1) - value
+            for net, loss in zip(
+                optimizers, (-(chosen * error.detach()).mean(), error.pow(2).mean()), strict=True
+            ):
+                net.zero_grad()
+                loss.backward()
+                net.step()
+    unfailed(watcher)
+    assert all(seen.classes != 1 for seen in watcher.trace().facts.losses)
+    assert "GL604" not in {f.code for f in watcher.report.findings}
