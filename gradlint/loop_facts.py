@@ -93,6 +93,37 @@ class StrangerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EmptyFacts:
+    """An optimizer that took over from another one, and none of whose steps had a gradient.
+
+    It made `steps` from step `first` on, alone; at `seen` of them that were looked at a backward
+    pass had gone before and left nothing.
+    """
+
+    kind: str
+    first: int
+    steps: int
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalFacts:
+    """A model that an optimizer steps, and that no gradient reaches: its copies are trained.
+
+    None of the optimizer's `parameters`, which are all of the model's and no watched model's, had
+    a gradient at any step that was looked at, and none had moved by the last of them, when it
+    had made `steps`. `copies` models of the same class, `model`, with parameters of the same
+    names and shapes, were called, and one at least got gradients.
+    """
+
+    kind: str
+    steps: int = 0
+    parameters: int = 0
+    model: str = ""
+    copies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RankFacts:
     """What the ranks of a distributed run say of each other.
 
@@ -138,6 +169,9 @@ class LoopFacts:
     schedulers: tuple[str, ...] = ()
     strangers: tuple[StrangerFacts, ...] = ()
     """Known where nothing updated the models that were watched."""
+    originals: tuple[OriginalFacts, ...] = ()
+    """Known when the loop is over."""
+    empty: tuple[EmptyFacts, ...] = ()
     streams: int = 1
     summed: int = 1
     """How many losses, of a backward pass each, the first step's loss is the sum of."""

@@ -20,6 +20,7 @@ from gradlint.graph import WEIGHTED, Graph, Operation
 from gradlint.loop_facts import ClippingFacts as ClippingFacts
 from gradlint.loop_facts import DetachedFacts as DetachedFacts
 from gradlint.loop_facts import DiscardedFacts as DiscardedFacts
+from gradlint.loop_facts import EmptyFacts as EmptyFacts
 from gradlint.loop_facts import LoopFacts as LoopFacts
 from gradlint.loop_facts import QuietFacts as QuietFacts
 from gradlint.loop_facts import RankFacts as RankFacts

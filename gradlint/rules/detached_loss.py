@@ -9,7 +9,7 @@ from typing import ClassVar
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules._loop import new_leaf
 from gradlint.rules.base import Rule
-from gradlint.trace import Trace
+from gradlint.trace import LoopFacts, Trace
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class DetachedLoss(Rule):
 
     ## What it does
     Says so when the loss has no `grad_fn`: backward raises, or reaches nothing; and when it is
-    computed, without any layer, from a new tensor that leads to no parameter.
+    computed, without any layer, from a new tensor that leads to no parameter. In a loop of
+    several phases, also where an optimizer that took over from another one never finds a
+    gradient, in `min_seen` steps looked at or more.
 
     ## Why is this bad?
     Nothing is learned. Somewhere between parameters and loss stands a `detach`, `no_grad`,
@@ -57,6 +59,8 @@ class DetachedLoss(Rule):
     stage: ClassVar = Stage.WIRING
     exact: ClassVar = True
 
+    min_seen: int = 3
+
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if the loss was detached."""
         events = trace.events("detached-loss")
@@ -83,4 +87,21 @@ class DetachedLoss(Rule):
                 help="Put the model's own outputs together with torch.stack; torch.tensor(), "
                 ".item(), .data and NumPy make a copy without a history.",
                 evidence={"steps": 0},
+            )
+        elif trace.facts.loop is not None:
+            yield from self._empty(trace, trace.facts.loop)
+
+    def _empty(self, trace: Trace, loop: LoopFacts) -> Iterator[Finding]:
+        """Find a later phase whose loss leads to nothing that its optimizer holds."""
+        for found in loop.empty:
+            if found.seen < self.min_seen:
+                continue
+            yield self.finding(
+                "",
+                f"{found.kind} made {found.steps} steps from step {found.first} on, and backward "
+                f"left no gradient at any of the {found.seen} looked at: no parameter leads to "
+                "the loss",
+                trace=trace,
+                step=found.first,
+                evidence={"steps": found.steps, "seen": found.seen},
             )

@@ -150,6 +150,8 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         quiet=loop.data.links.ran_quietly,
         schedulers=tuple(_schedulers(loop)),
         strangers=loop.strangers.facts() if unclaimed else (),
+        originals=() if loop.looking else loop.originals.facts(loop.observer, loop.gradients.fed),
+        empty=loop.empty_steps.facts(loop.optimizers.stepped),
         streams=streams,
         summed=loop.series.summed or 1,
         compiled=loop.compiled.found(loop),

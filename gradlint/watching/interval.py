@@ -32,6 +32,8 @@ class Interval:
     initial: bool = False
     """Whether the parameters of the step are as they were made."""
     backwards: int = 0
+    aside: bool = False
+    """Whether a backward went by that led to no watched model."""
     backward: Backward = NOTHING
     """Gradient norms when the latest backward ended."""
     rests: bool = False

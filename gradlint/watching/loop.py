@@ -24,6 +24,7 @@ from gradlint.watching.clips import Clips
 from gradlint.watching.compiled import Compiled
 from gradlint.watching.data import Data
 from gradlint.watching.discarded import Discarded
+from gradlint.watching.empty_steps import EmptySteps
 from gradlint.watching.facts_of import schedulers_of
 from gradlint.watching.first_non_finite import in_loss
 from gradlint.watching.full_look import FullLook, refreshed
@@ -110,6 +111,8 @@ class Loop(switchboard.Ear):
         )
         self.strangers = Strangers()
         self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]
+        self.originals = Originals()
+        self.empty_steps = EmptySteps()
         self.steps = 0
         self.backwards = 0
         self.forwards = 0
@@ -469,6 +472,7 @@ class Loop(switchboard.Ear):
         self._aside = not self.reach.concerns(self, interval, tensors, inputs)
         if self._aside:
             return
+            interval.aside = True
         again = interval.backwards > 0 and bool(self.gradients.fed) and not self.optimizers.inside
         gone = again and cleared(self.observer.parameters.values())
         if gone:
@@ -646,6 +650,7 @@ class Loop(switchboard.Ear):
         # Several optimizers may step after one backward; a closure runs its own inside.
         known.shares = not interval.backwards and not known.closure and known.has_gradients()
         if interval.backwards or known.shares:
+        self.empty_steps.begins(interval, known)
             self.gradients.measure(interval, known)
         self.gradients.before_update(interval, known)
 

@@ -7,7 +7,7 @@ from gradlint.graph import Operation
 from gradlint.rules.detached_loss import DetachedLoss
 from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import Event, LoopFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import EmptyFacts, Event, LoopFacts, OptimizerFacts, ParameterFacts, Trace
 
 
 def test_a_loss_without_a_gradient_function_is_an_error() -> None:
@@ -92,3 +92,15 @@ def test_the_new_tensor_is_named_once_and_by_its_shape() -> None:
         "the loss is computed from a new tensor (20) that leads to no parameter"
     )
     assert findings_of(MissingGradient(), from_a_new_tensor()) == ()
+
+
+@pytest.mark.parametrize(("seen", "flagged"), [(3, True), (2, False)])
+def test_an_optimizer_that_took_over_and_never_finds_a_gradient(seen: int, flagged: bool) -> None:
+    loop = LoopFacts(steps=90, backwards=90, empty=(EmptyFacts("Adam", 61, 30, seen),))
+
+    found = findings_of(DetachedLoss(), trace_of(loop=loop))
+
+    assert [f.message for f in found] == [
+        "Adam made 30 steps from step 61 on, and backward left no gradient at any of the 3 looked "
+        "at: no parameter leads to the loss"
+    ] * flagged
