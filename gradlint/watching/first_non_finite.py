@@ -158,20 +158,31 @@ def in_row(step: int, layout: Layout, values: list[float]) -> Event:
     The last module, in the order of the forward, whose gradient is not finite got a finite
     one from the module behind it; the culprit is that one.
     """
-    modules: dict[str, tuple[int, float]] = {
-        site.path: (site.depth, value)
-        for (metric, site), value in zip(layout.columns, values, strict=True)
-        if metric == "activation_grad_norm"
-    }
-    ordered = sorted(modules, key=lambda path: modules[path][0])
-    bad = [path for path in ordered if not math.isfinite(modules[path][1])]
+    ordered = _by_depth(layout, values, "activation_grad_norm")
+    bad = [path for path, value in ordered.items() if not math.isfinite(value)]
     found: dict[str, Any] = {"value": "nan"}
     if bad:
-        after = ordered[ordered.index(bad[-1]) + 1 :]
+        paths = [*ordered]
+        after = paths[paths.index(bad[-1]) + 1 :]
         found["module"] = after[0] if after else bad[-1]
         found["operation"] = "backward"
         found["fed_by"] = f"the gradient of {found['module']}"
+    elif not ordered:  # activations were not sampled: the last weight with such a gradient
+        weights = _by_depth(layout, values, "gradient_norm")
+        bad = [path for path, value in weights.items() if not math.isfinite(value)]
+        if bad:
+            found["module"] = bad[-1].rpartition(".")[0]
     return _backward(step, math.nan, found)
+
+
+def _by_depth(layout: Layout, values: list[float], metric: str) -> dict[str, float]:
+    """Return the values of a metric by path, in the order of the forward."""
+    found = [
+        (site.depth, site.path, value)
+        for (name, site), value in zip(layout.columns, values, strict=True)
+        if name == metric
+    ]
+    return {path: value for _, path, value in sorted(found, key=lambda seen: seen[0])}
 
 
 def _backward(step: int, norm: float, found: Mapping[str, Any]) -> Event:

@@ -107,3 +107,23 @@ def test_gradients_of_consecutive_steps_are_compared_less_often_once_much_is_kno
 
     assert [o.step for o in seen if o.step <= 64] == list(range(8, 65, 8))
     assert [o.step for o in seen if o.step > 64] == [135, 199]
+
+
+@pytest.mark.parametrize("step", [43, 44, 45])
+def test_a_gradient_that_is_not_finite_is_placed_without_activations_too(step: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Watcher(model, optimizer, every=1) as watcher:
+        for number in range(1, step + 1):
+            optimizer.zero_grad()
+            hidden = model[1](model[0](torch.randn(8, 4)))
+            loss = model[2](hidden).square().mean()
+            if number == step:
+                loss = loss + (0 * hidden).sum().sqrt()  # 0, and a gradient of 0 × ∞
+            loss.backward()
+            optimizer.step()
+    (event,) = watcher.trace().events("non-finite")
+
+    assert (event.step, event.module) == (step, "0")
+    assert event.detail["phase"] == "backward"
