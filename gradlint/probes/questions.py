@@ -59,7 +59,7 @@ def ask(
     second = next((b for b in candidates if are_others(first.inputs, b.inputs)), None)
     if second is not None:  # else every batch holds the same inputs: nothing to compare
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
-    asked["custom-derivatives"] = lambda: custom_derivatives(model, _seeded(call), first)
+    asked["custom-derivatives"] = lambda: custom_derivatives(model, _seeded(call), first, fresh)
     asked["masked-tokens"] = lambda: masked_tokens(model, _seeded(with_inputs), first.inputs)
     if not own_step and first.targets is not None:
         asked["constant-output"] = lambda: constant_output(model, call, batches)

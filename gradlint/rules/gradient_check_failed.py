@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
+REVERSED = -0.99
+"""Cosine up to which a gradient is reversed: a choice, as its scale is."""
+
+HELP_OF_NOTE = (
+    "Compare it with torch.autograd.gradcheck; leave it where it is meant to be another function."
+)
+
 
 @dataclass(frozen=True)
 class GradientCheckFailed(Rule):
-    """A custom autograd.Function that passes a gradient where it is flat, and none where it slopes.
+    """A custom autograd.Function whose backward is not the derivative of its forward.
 
     ## What it does
-    Compares, for each `autograd.Function` of your own that acts on a tensor entry by entry, the
-    slope that backward claims with central differences of forward, in float64, on what the
-    model gives it. Flags a function whose backward has nothing, or the other sign, at more than
-    `max_against` of the `min_entries` or more entries at which forward rises or falls, and
-    passes something at as many at which forward is flat.
+    Compares, for each `autograd.Function` of your own, what backward passes to its inputs with
+    central differences of forward, in float64, on what the model gives it. Flags an input
+
+    - that is changed entry by entry, where backward has nothing, or the other sign, at more
+      than `max_against` of the `min_entries` or more entries at which forward rises or falls,
+      and passes something at as many at which forward is flat;
+    - that is changed entry by entry, where backward has the right sign at some of the entries
+      at which forward rises (or falls) and the wrong one at others, both at `min_entries`
+      and a share of `min_mixed` or more of those where the slopes are clear, with a cosine
+      of both below `max_along`;
+    - of several, which is passed the exact opposite of the slope while all others get the
+      slope itself (a warning);
+    - in which forward is curved, where the cosine of what is passed with the slope is below
+      `min_cosine` (a note: it is a fact, and there are methods that want it so).
 
     ## Why is this bad?
     Everything in front of the function is pushed by the wrong samples. The layers behind it
@@ -74,10 +90,15 @@ class GradientCheckFailed(Rule):
 
     ## When it is wrong
     Backward is another function on purpose in straight-through estimators, surrogates of
-    spikes, gradient reversal, scaling, clipping and stopping: functions that are steps or
-    straight lines, a backward that agrees where forward slopes whatever it passes elsewhere,
-    one that passes nothing at all, and one of the opposite sign throughout are silent. A wrong
-    factor is not found, nor is a function of several tensors.
+    spikes, gradient reversal, scaling, clipping and stopping, and in learned step sizes. So
+    these are silent: functions that are a step, or jump, in any input; straight lines; a
+    backward that keeps to one sign where forward does, whatever it passes elsewhere; one that
+    passes nothing at all, is not linear in what it is given, draws, or looks at an input that
+    forward does not look at (feedback alignment); one of the opposite sign throughout; and the
+    reversal of an input that only shifts, weighs or adds to another, or of a loss, whose
+    player is an adversary. A wrong factor is not found, nor anything in functions of several
+    outputs. Terms left out on purpose (truncated or one-step solvers, traces of eligibility)
+    are a note where they are most of the slope, as is a feedback that the function holds itself.
 
     ## References
     - Reference [0], "Common pitfalls", 1: compare with numerical differences
@@ -85,6 +106,13 @@ class GradientCheckFailed(Rule):
       stochastic neurons": the straight-through estimator
     - `max_against` and `min_entries` are our choice: a correct backward is against nothing,
       one of the inverted condition against everything
+    - `min_mixed` and `max_along` are our choice: on normal inputs a swish without its sigmoid
+      term has the wrong sign at 0.36 of the entries and a cosine of 0.6, 1 - x² for tanh 0.26
+      and 0.35, x (1 - x) for a sigmoid 0.66 and -0.33; the identity and steps of four values
+      for the slopes of SiLU and GELU (Yang et al., 2024, "Reducing fine-tuning memory overhead
+      by approximate and memory-sharing backpropagation") none, wherever the inputs lie
+    - `min_cosine` is our choice: a scan that forgets its decay has 0.4; a scan that drops its
+      carry 0.8, the identity for a softmax 0.68, a LayerNorm of constant statistics 0.97
     """
 
     code: ClassVar = "GL503"
@@ -98,6 +126,9 @@ class GradientCheckFailed(Rule):
 
     max_against: float = 0.9
     min_entries: int = 16
+    min_mixed: float = 0.1
+    max_along: float = 0.9
+    min_cosine: float = 0.6
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no custom function was compared."""
@@ -108,22 +139,58 @@ class GradientCheckFailed(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield a finding for each function whose backward contradicts its forward."""
         for name, seen in trace.facts.probes.get("custom-derivatives", {}).items():
-            sloped, against, flat = (int(seen[key]) for key in ("sloped", "against", "flat"))
-            if min(sloped, flat) < self.min_entries or not against > self.max_against * sloped:
+            said = next(self._said(seen), None)
+            if said is None:
                 continue
             nodes = (op for op in trace.graph.of_kind("custom") if op.name == f"{name}Backward")
             op = next(nodes, None)
+            severity, message, evidence = said
             yield self.finding(
                 op.module if op is not None else "",
-                f"{name}.backward has no gradient, or one of the wrong sign, at {against} of the "
-                f"{sloped} entries at which forward rises or falls, and passes one at {flat} at "
-                "which it is flat",
+                f"{name}.backward {message}",
                 trace=trace,
                 source=op.source if op is not None else None,
-                evidence={
-                    "against": against / sloped,
-                    "limit": self.max_against,
-                    "sloped": sloped,
-                    "flat": flat,
-                },
+                severity=severity,
+                help=HELP_OF_NOTE if severity is Severity.NOTE else self.help,
+                exact=severity > Severity.NOTE,
+                evidence=evidence,
             )
+
+    def _said(self, seen: Mapping[str, Any]) -> Iterator[tuple[Severity, str, Mapping[str, Any]]]:
+        """Yield what is wrong with a function, the gravest first."""
+        for entries in seen["entries"].values():
+            sloped, against, flat = (int(entries[key]) for key in ("sloped", "against", "flat"))
+            if min(sloped, flat) >= self.min_entries and against > self.max_against * sloped:
+                message = (
+                    f"has no gradient, or one of the wrong sign, at {against} of the {sloped} "
+                    f"entries at which forward rises or falls, and passes one at {flat} at which "
+                    "it is flat"
+                )
+                evidence = {"against": against / sloped, "limit": self.max_against}
+                yield Severity.ERROR, message, {**evidence, "sloped": sloped, "flat": flat}
+        for entries in seen["entries"].values():
+            counts = int(entries["agreeing"]), int(entries["opposite"])
+            least = max(self.min_entries, self.min_mixed * sum(counts))
+            if min(counts) >= least and entries["along"] < self.max_along:
+                message = (
+                    f"has the wrong sign at {counts[1]} of {sum(counts)} entries at which forward "
+                    "slopes, and the right one at the others"
+                )
+                share = counts[1] / sum(counts)
+                yield Severity.ERROR, message, {"opposite": share, "limit": self.min_mixed}
+        slopes = seen["slopes"]
+        for name, slope in slopes.items():
+            others = [s for n, s in slopes.items() if n != name]
+            right = all(s["right"] for s in others) and any(s["curved"] for s in others)
+            if slope["opposed"] and slope["curved"] and right:
+                message = f"returns the opposite of the slope for {name}, the slope for all others"
+                yield Severity.WARNING, message, {"input": name}
+        off = {
+            n: s["cosine"]
+            for n, s in slopes.items()
+            if s["curved"] and REVERSED < s["cosine"] < self.min_cosine and n not in seen["entries"]
+        }
+        if off:
+            name = min(off, key=lambda n: off[n])
+            message = f"is not the slope of forward for {name}: their cosine is {off[name]:.2g}"
+            yield Severity.NOTE, message, {"cosine": off[name], "limit": self.min_cosine}

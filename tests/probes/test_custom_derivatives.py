@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional as F
 
 from gradlint.probes.custom_derivatives import custom_derivatives
 
@@ -34,7 +35,7 @@ def probed(function: Any, *others: Any) -> Mapping[str, Any] | None:
     model = Custom(function, *others)
     found = custom_derivatives(model, run, torch.randn(16, 4))
     assert all(p.grad is None for p in model.parameters())
-    return None if found is None else found[function.__name__]
+    return None if found is None else found[function.__name__]["entries"].get("x")
 
 
 def made(forward: Any, slope: Any) -> type[Function]:
@@ -107,6 +108,7 @@ def test_a_backward_that_agrees_where_forward_slopes_is_not_against(
         pytest.param(lambda x: 1 * x, lambda x: -ones(x), id="reversal"),
         pytest.param(lambda x: 1 * x, inside, id="identity-that-stops-some"),
         pytest.param(lambda x: x.softmax(-1), ones, id="entries-depend-on-each-other"),
+        pytest.param(lambda x: x - x.mean(0), ones, id="columns-depend-on-themselves"),
         pytest.param(lambda x: x + torch.randn_like(x), ones, id="random"),
         pytest.param(lambda x: x.square().sum(), ones, id="another-shape"),
         pytest.param(lambda x: x.float().relu() @ torch.ones(32, 32), ones, id="one-precision"),
@@ -150,17 +152,136 @@ def test_other_arguments_stay_what_they_are() -> None:
     assert found["against"] == found["sloped"]
 
 
-def test_a_function_of_two_tensors_is_not_compared() -> None:
-    class Two(Function):
+def swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def slope_of_swish(x: Tensor) -> Tensor:
+    return torch.sigmoid(x) * (1 + x * (1 - torch.sigmoid(x)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope", "least"),
+    [
+        pytest.param(swish, lambda x: x * torch.sigmoid(x) * torch.sigmoid(-x), 0.3, id="a-term"),
+        pytest.param(torch.tanh, lambda x: 1 - x.square(), 0.2, id="input-for-output"),
+        pytest.param(torch.sigmoid, lambda x: x * (1 - x), 0.5, id="input-for-output-of-sigmoid"),
+    ],
+)
+def test_signs_of_both_kinds_where_forward_rises_are_counted(
+    forward: Any, slope: Any, least: float
+) -> None:
+    found = probed(made(forward, slope))
+
+    assert found is not None
+    assert found["agreeing"] > 50
+    assert found["opposite"] > least * (found["agreeing"] + found["opposite"])
+    assert found["along"] < 0.75
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope"),
+    [
+        pytest.param(swish, slope_of_swish, id="right"),
+        pytest.param(swish, lambda x: 3 * slope_of_swish(x), id="scaled"),
+        pytest.param(swish, lambda x: -slope_of_swish(x), id="reversed"),
+        pytest.param(swish, ones, id="identity"),
+        pytest.param(swish, lambda x: torch.sigmoid(x), id="gate-held"),
+        pytest.param(
+            F.gelu,
+            lambda x: 1.098 * (x > -0.00118) - 0.0492 * (x > -3.186) - 0.0487 * (x > 3.191),
+            id="three-steps-for-gelu",
+        ),
+        pytest.param(torch.relu, slope_of_swish, id="smooth-for-relu"),
+        pytest.param(torch.tanh, lambda x: 1.1 - torch.tanh(x).square(), id="leaky-tanh"),
+        pytest.param(torch.abs, ones, id="identity-for-abs"),
+        pytest.param(torch.square, ones, id="identity-for-square"),
+        pytest.param(
+            torch.tanh,
+            lambda x: (1 - torch.tanh(x).square()) * torch.linspace(1, -1, 16).sign()[:, None],
+            id="half-of-the-samples-reversed",
+        ),
+    ],
+)
+def test_one_sign_where_forward_has_one_is_not_opposite(forward: Any, slope: Any) -> None:
+    found = probed(made(forward, slope))
+
+    assert found is not None
+    assert found["opposite"] == 0
+
+
+class Learned(Function):
+    """Soft thresholding; backward has the condition of its first input the wrong way round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, level: Tensor) -> Tensor:
+        ctx.save_for_backward(x, level)
+        return x.sign() * (x.abs() - level).clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, level = ctx.saved_tensors
+        sloped = gradients[0] * (x.abs() > level)
+        return gradients[0] - sloped, -(sloped * x.sign()).sum(0)
+
+
+def test_an_input_of_several_is_looked_at_entry_by_entry() -> None:
+    found = probed(Learned, torch.full((32,), 0.5))
+
+    assert found is not None
+    assert found["against"] == found["sloped"] > 100
+
+
+def test_what_is_a_step_in_one_input_is_not_looked_at_in_another() -> None:
+    class Rounds(Function):
         @staticmethod
-        def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-            return (x + y).relu()
+        def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x.relu() * scale.round()
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            return gradients[0], None
+            (x,) = ctx.saved_tensors
+            return gradients[0] * (x < 0), gradients[0].sum(0)
 
-    assert probed(Two, torch.ones(32)) is None
+    assert probed(Rounds, torch.full((32,), 1.2)) is None
+
+
+class Level(nn.Module):
+    """Learns a threshold; below zero the function jumps."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.full((4,), level))
+
+    def forward(self, x: Tensor) -> Any:
+        function: Any = Learned
+        return function.apply(x, self.level)
+
+
+def test_what_a_trained_parameter_hides_is_seen_at_a_fresh_one() -> None:
+    x = torch.randn(64, 4)
+
+    assert custom_derivatives(Level(-0.5), run, x) is None
+    found = custom_derivatives(Level(-0.5), run, x, lambda: Level(0.5))
+    assert found is not None
+    assert found["Learned"]["slopes"]["level"]["right"]
+
+
+def test_a_fresh_model_is_not_asked_where_the_trained_one_answers() -> None:
+    def never() -> nn.Module:
+        raise AssertionError
+
+    assert custom_derivatives(Level(0.5), run, torch.randn(64, 4), never) is not None
+
+
+def test_an_input_that_needs_no_gradient_is_not_looked_at() -> None:
+    class Bare(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            function: Any = made(clamp, lambda x: 1 - inside(x))
+            return function.apply(x)
+
+    assert custom_derivatives(Bare(), run, torch.randn(64, 4)) is None
 
 
 def test_functions_are_called_as_before_afterwards() -> None:
