@@ -188,3 +188,13 @@ def test_a_nan_is_drawn_as_a_cross_and_told():
     loss = next(f["aria-label"] for f in page.all("svg") if f["aria-label"].startswith("Loss."))
     assert "NaN from step 20 on" in loss
     assert "not finite" in page.text("span")
+
+
+def test_the_layer_that_is_the_model_itself_has_a_name() -> None:
+    report = sick_report()
+    flow = (report.flow[0].model_copy(update={"path": ""}), *report.flow[1:])
+
+    text = render(report.model_copy(update={"flow": flow}), "html")
+
+    assert "from the loss to the model." in text
+    assert "from the loss to the model." not in render(report, "html")
