@@ -54,7 +54,10 @@ def pairs(captured: CapturedGraph, op: Operation) -> Mapping[str, float] | None:
     before = captured.graph.by_id[op.inputs[0]]
     if before.kind == "expand" and len(before.inputs) == 1:  # as `F.l1_loss` does
         before = captured.graph.by_id[before.inputs[0]]
-    if before.shape not in ((count,), (count, 1)) or not _used_once(captured.graph, before):
+    if before.shape not in ((count,), (count, 1)):
+        return None
+    loss = _of_loss(captured.graph)
+    if op.id not in loss or not _used_once(captured.graph, before, loss):
         return None
     column = len(before.shape) == 2
     kept = _averaged(captured, op)
@@ -63,10 +66,25 @@ def pairs(captured: CapturedGraph, op: Operation) -> Mapping[str, float] | None:
     return {"count": float(count), "column": float(column)}
 
 
-def _used_once(graph: Graph, op: Operation) -> bool:
+def _of_loss(graph: Graph) -> set[int]:
+    """Return the operations of the loss.
+
+    Where a forward was not seen, as that of a critic whose actor's step came between it and its
+    backward, those are what neither reads parameters nor leads to one that does.
+    """
+    if any(op.module is not None for op in graph):
+        return {op.id for op in graph if op.in_loss}
+    feeding: set[int] = set()
+    for op in reversed(graph.operations):
+        if op.parameters or op.id in feeding:
+            feeding.update((op.id, *op.inputs))
+    return {op.id for op in graph} - feeding
+
+
+def _used_once(graph: Graph, op: Operation, loss: set[int]) -> bool:
     """Whether a prediction is used once, and no axis of it was put in by the loss."""
     while len(graph.consumers[op.id]) == 1:
-        if not op.in_loss or len(op.inputs) != 1:
+        if op.id not in loss or len(op.inputs) != 1:
             return True
         if base_name(op.name) == "Unsqueeze":
             return False

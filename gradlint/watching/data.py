@@ -88,14 +88,18 @@ class Data:
             self._count += 1
             self._inputs.append(described(only(given), "input"))
             self._outputs.append(described(observer.outputs, "output"))
-            self._written = {**written(captured, _floating(observer)), **self._written}
+            self._note_written(observer, captured)
         elif self._again:
             self._again -= 1
 
     def note_another(self, observer: Observer, loss: Tensor, step: int) -> None:
         """Describe what a further loss of the step compared, unless it is one like the others."""
-        if self._takes(loss):
-            self._keep(self._found(observer, observer.read_graph(loss)), step)
+        if not self._takes(loss):
+            return
+        captured = observer.read_graph(loss)
+        self._keep(self._found(observer, captured), step)
+        if self._first:
+            self._note_written(observer, captured)
 
     def kinds(self, first: int, last: int) -> set[tuple[str, int | None]] | None:
         """Return the kinds of the losses from `first` to `last`; None if none was looked at."""
@@ -119,6 +123,9 @@ class Data:
     def _found(self, observer: Observer, captured: CapturedGraph) -> list[LossFacts]:
         found = losses.from_graph(captured, _floating(observer), [])
         return self._places.placed(found, captured.graph, observer.graph)
+
+    def _note_written(self, observer: Observer, captured: CapturedGraph) -> None:
+        self._written = {**written(captured, _floating(observer)), **self._written}
 
     def _keep(self, found: list[LossFacts], step: int) -> None:
         self._losses += found if self._first else [replace(f, step=step) for f in found]

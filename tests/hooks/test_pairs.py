@@ -188,3 +188,49 @@ def test_two_predictions_in_one_are_used_once_each() -> None:
         return (sampled - COLUMN).square().mean()
 
     assert told(loss, 2) is not None
+
+
+def unseen(loss: Loss, last: nn.Module | None = None) -> dict[str, float] | None:
+    """What is told where the model ran before anybody looked."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 1), last or nn.Identity())
+    output = model(torch.randn(N, 4))
+    with Observer(model) as observer, observer.step(0):
+        observer.forward_done(loss(output))
+        assert observer.captured is not None
+        return dict(written(observer.captured, []).get("pairs", {})) or None
+
+
+class Scaled(nn.Module):
+    """Holds a factor that the loss is weighed with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_a_model_that_nobody_saw_ends_where_its_parameters_do() -> None:
+    def squares(o: Tensor) -> Tensor:
+        return (o - ROW).square().mean()
+
+    scaled = Scaled()
+
+    assert unseen(squares) == {"count": 6.0, "column": 1.0}
+    assert unseen(squares, nn.Softplus()) == {"count": 6.0, "column": 1.0}
+    assert unseen(lambda o: squares(o) + o.mean()) is None
+    assert unseen(lambda o: squares(o) * scaled.scale, scaled) is None
+
+
+def test_a_table_inside_a_model_is_its_own_business() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 1), nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last((self.first(x) - ROW).square().mean().reshape(1))
+
+    assert told(lambda o: o.sum(), of=Inside()) is None

@@ -115,3 +115,32 @@ def test_one_level_for_as_many_steps_as_there_are_samples_is_left_alone(every: A
         return (net(x) - (returns[:, None] + 0.3 * torch.randn(32, 32))).pow(2).mean()
 
     assert "GL605" not in {code for code, _ in fit(net, level, every)}
+
+
+@BOTH
+@pytest.mark.parametrize("nets", [1, 2])
+@pytest.mark.parametrize("column", [True, False])
+def test_a_loss_of_its_own_of_the_values_is_read_too(nets: int, column: bool, every: Any) -> None:
+    torch.manual_seed(0)
+    model: Any = ActorCritic()
+    if nets == 2:
+        parts = [nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, n)) for n in (2, 1)]
+        model = nn.ModuleList(parts)
+    trained = [model] if nets == 1 else list(model)
+    optimizers = [torch.optim.Adam(net.parameters(), 3e-3) for net in trained]
+    with Watcher(model, every=every) as watcher:
+        for _ in range(40):
+            x, actions = torch.randn(32, 4), torch.randint(0, 2, (32,))
+            returns = x.sum(1) + 0.1 * torch.randn(32)
+            scores, value = model(x) if nets == 1 else (model[0](x), model[1](x))
+            value = value if column else value.squeeze(1)
+            chosen = F.log_softmax(scores, 1).gather(1, actions[:, None]).squeeze(1)
+            model.zero_grad()
+            policy = -(chosen * (returns - value.detach().reshape(32))).mean()
+            policy.backward(retain_graph=True)
+            if nets == 2:
+                optimizers[0].step()
+            (returns - value).pow(2).mean().backward()
+            optimizers[-1].step()
+    unfailed(watcher)
+    assert ("GL605" in {f.code for f in watcher.report.findings}) is column
