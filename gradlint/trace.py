@@ -22,6 +22,7 @@ from gradlint.loop_facts import DetachedFacts as DetachedFacts
 from gradlint.loop_facts import DiscardedFacts as DiscardedFacts
 from gradlint.loop_facts import EmptyFacts as EmptyFacts
 from gradlint.loop_facts import LoopFacts as LoopFacts
+from gradlint.loop_facts import OriginalFacts as OriginalFacts
 from gradlint.loop_facts import QuietFacts as QuietFacts
 from gradlint.loop_facts import RankFacts as RankFacts
 from gradlint.loop_facts import ScalerFacts as ScalerFacts

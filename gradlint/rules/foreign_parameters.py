@@ -22,7 +22,9 @@ class ForeignParameters(Rule):
     optimizer holds none of the model's, or where the model has trainable ones that the
     optimizer lacks: they were replaced after it was built. In a watched loop that updates no
     model it is one, too, if an optimizer stepped `min_steps` times after backward passes, holds
-    nothing of the model, and never found a gradient at a parameter of its own.
+    nothing of the model, and never found a gradient at a parameter of its own; or if it holds a
+    model that never had one nor moved in as many steps, while two copies of it or more were
+    called in its place: each a `deepcopy`, say, that is adapted to a task.
 
     ## Why is this bad?
     The optimizer updates tensors that no forward pass reads; the model's own never move.
@@ -64,7 +66,9 @@ class ForeignParameters(Rule):
         """Yield one finding if the optimizer holds parameters that are not the model's."""
         optimizer = given(trace)
         yield from self._strangers(trace)
-        if optimizer is None or optimizer.foreign == 0:
+        copied = self._copied(trace)
+        yield from copied
+        if optimizer is None or optimizer.foreign == 0 or copied:
             return
         trainable = [p for p in trace.parameters.values() if p.requires_grad]
         held = sum(bool(p.in_optimizer) for p in trace.parameters.values())
@@ -109,9 +113,29 @@ class ForeignParameters(Rule):
                 evidence={"foreign": stranger.parameters, "held": 0, "steps": stranger.steps},
             )
 
+    def _copied(self, trace: Trace) -> list[Finding]:
+        """Find optimizers of a model that stands still, and whose copies get the gradients."""
+        loop = trace.facts.loop
+        return [
+            self.finding(
+                "",
+                f"after {seen.steps} steps {seen.kind} had moved none of the {seen.parameters} "
+                f"parameters it holds: {seen.copies} copies of their {seen.model} were called and "
+                "trained in its place",
+                trace=trace,
+                help="Adapt with torch.func.functional_call on the model's own parameters, or "
+                "put the copies' gradients into their .grad before the step.",
+                evidence={"held": 0, "steps": seen.steps, "copies": seen.copies},
+            )
+            for seen in (loop.originals if loop is not None else ())
+            if seen.steps >= self.min_steps
+        ]
+
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where no optimizer was seen."""
-        return NOT_GIVEN if given(trace) is None and not strangers(trace) else None
+        loop = trace.facts.loop
+        seen = strangers(trace) or (loop is not None and loop.originals)
+        return NOT_GIVEN if given(trace) is None and not seen else None
 
 
 def _severity(held: int, lacking: int, *, pretrained: bool) -> Severity:

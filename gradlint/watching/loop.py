@@ -33,6 +33,7 @@ from gradlint.watching.guard import Stop, guarded
 from gradlint.watching.interval import NOTHING, Interval
 from gradlint.watching.light_look import LightLook
 from gradlint.watching.optimizers import Known, Optimizers
+from gradlint.watching.originals import Originals
 from gradlint.watching.plan import Plan
 from gradlint.watching.ranks import Ranks
 from gradlint.watching.reach import Reach
@@ -110,9 +111,9 @@ class Loop(switchboard.Ear):
             self.cast.goes_on,
         )
         self.strangers = Strangers()
-        self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]
         self.originals = Originals()
         self.empty_steps = EmptySteps()
+        self.given = [self.optimizers.know(optimizer) for optimizer in optimizers]
         self.steps = 0
         self.backwards = 0
         self.forwards = 0
@@ -471,8 +472,8 @@ class Loop(switchboard.Ear):
         interval = self.interval
         self._aside = not self.reach.concerns(self, interval, tensors, inputs)
         if self._aside:
-            return
             interval.aside = True
+            return
         again = interval.backwards > 0 and bool(self.gradients.fed) and not self.optimizers.inside
         gone = again and cleared(self.observer.parameters.values())
         if gone:
@@ -643,14 +644,16 @@ class Loop(switchboard.Ear):
             interval.initial = not known.had_state and self._moved.isdisjoint(known.paths)
             self._moved |= known.paths
             self.unloaded.look(self.observer.parameters)
+        if not known.paths and self.discover:
+            known.due = self.originals.steps(optimizer, known.steps)
         self.ranks.update_begins(self, known, interval.number)
         self.discarded.step_begins(optimizer, interval.number)
         if interval.closeup is None and known.steps:
             return
+        self.empty_steps.begins(interval, known)
         # Several optimizers may step after one backward; a closure runs its own inside.
         known.shares = not interval.backwards and not known.closure and known.has_gradients()
         if interval.backwards or known.shares:
-        self.empty_steps.begins(interval, known)
             self.gradients.measure(interval, known)
         self.gradients.before_update(interval, known)
 

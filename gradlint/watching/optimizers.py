@@ -63,6 +63,8 @@ class Known:
         """Parameters it held at its first step."""
         self.matters = False
         """Whether it was found to be one of the loop's."""
+        self.due = sys.maxsize
+        """After so many steps the next is asked for where nothing else is looked at, too."""
         self.first_at = 0
         self.last_at = 0
         """The loop's steps that were its first and its latest."""
@@ -235,7 +237,7 @@ class Optimizers:
             return
         if not self._counts(optimizer):
             self._stranger(optimizer)
-        elif not (self.rests and self._known[id(optimizer)].steps):
+        elif not self.rests or not 0 < (known := self._known[id(optimizer)]).steps < known.due:
             self._begins(optimizer)
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradlint.finding import Severity
@@ -9,6 +11,7 @@ from gradlint.trace import (
     LoopFacts,
     ModuleFacts,
     OptimizerFacts,
+    OriginalFacts,
     ParameterFacts,
     StrangerFacts,
     Trace,
@@ -143,3 +146,33 @@ def test_its_message_says_what_it_holds() -> None:
         "SGD stepped 40 times after the model's backward passes and had nothing to apply: it "
         "holds 6 parameters that the model does not have and that never had a gradient"
     )
+
+
+COPIED = OriginalFacts("Adam", 40, 6, "Learner", 160)
+
+
+def test_an_optimizer_whose_model_s_copies_are_trained_is_foreign() -> None:
+    loop = LoopFacts(steps=200, backwards=200, originals=(COPIED,))
+
+    (found,) = findings_of(ForeignParameters(), trace(6, True, loop=loop))
+
+    assert found.severity is Severity.ERROR
+    assert found.message == (
+        "after 40 steps Adam had moved none of the 6 parameters it holds: 160 copies of their "
+        "Learner were called and trained in its place"
+    )
+
+
+def test_a_few_steps_of_an_original_tell_nothing() -> None:
+    loop = LoopFacts(steps=200, backwards=200, originals=(replace(COPIED, steps=9),))
+
+    found = findings_of(ForeignParameters(), trace(6, True, loop=loop))
+
+    assert [f.severity for f in found] == [Severity.NOTE]
+
+
+def test_an_original_is_judged_where_no_optimizer_of_the_watched_is_known() -> None:
+    seen = trace_of(loop=LoopFacts(steps=200, originals=(COPIED,)))
+
+    assert ForeignParameters().skip_reason(seen) is None
+    assert ForeignParameters().skip_reason(trace_of(loop=LoopFacts(steps=200)))
