@@ -66,6 +66,23 @@ def quiet_before(trace: Trace, path: str, reader: ModuleFacts) -> bool:
     return any(call.steps >= _STEPS and _fits(call, reader.input_shape or ()) for call in calls)
 
 
+def quiet_alone(trace: Trace, path: str) -> bool:
+    """Whether a part that an optimizer holds was called without gradient, never with, and stays.
+
+    A policy that acts under no_grad and is not asked again for the loss; or a fixed random
+    network on purpose, whose output is what another one learns: which of them is not known.
+    """
+    loop = trace.facts.loop
+    calls = [q for q in (loop.quiet if loop is not None else ()) if _inside(q.path, path)]
+    parts = [m for m in trace.modules.values() if _inside(m.path, path)]
+    inside = [p for p in trace.parameters.values() if _inside(p.module, path)]
+    return (
+        any(call.steps >= _STEPS for call in calls)
+        and not any(part.calls for part in parts)
+        and all(p.in_optimizer and not moved(trace, p.path) for p in inside)
+    )
+
+
 def _fits(call: QuietFacts, given: tuple[int, ...]) -> bool:
     if len(given) < 2 or given == call.input_shape:
         return False

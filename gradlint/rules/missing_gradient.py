@@ -20,7 +20,7 @@ from gradlint.rules._loop import (
     same_model,
 )
 from gradlint.rules._optimizer import is_copy, topmost
-from gradlint.rules._parts import held_in_vain, quiet_before, reader_of
+from gradlint.rules._parts import held_in_vain, quiet_alone, quiet_before, reader_of
 from gradlint.rules._zero_derivative import starved
 from gradlint.rules.base import Rule
 from gradlint.trace import ModuleFacts, ParameterFacts, Trace
@@ -161,7 +161,14 @@ class MissingGradient(Rule):
     ) -> Finding:
         facts = trace.modules.get(path)
         severity, because = Severity.NOTE, "nothing that leads to the loss uses them"
-        if facts is not None and facts.calls == 0 and facts.parameters:
+        help_ = "Use it, or leave its parameters out of the optimizer."
+        if quiet_alone(trace, path) and not is_copy(path, group, learning):
+            because = "it runs under no_grad alone, and an optimizer holds it"
+            help_ = (
+                "Call it with gradient for what enters the loss; freeze it with "
+                "requires_grad_(False) if it is meant to stay as it is."
+            )
+        elif facts is not None and facts.calls == 0 and facts.parameters:
             because = "the module was not called"
         elif is_copy(path, group, learning):
             because = "it runs without gradient, as a copy of a part that learns"
@@ -172,14 +179,13 @@ class MissingGradient(Rule):
             severity = Severity.WARNING if trace.facts.pretrained else Severity.ERROR
             because = "an optimizer steps it, and the loss does not depend on it"
         count = len(group)
-        idle = severity is Severity.NOTE
         return self.finding(
             path,
             f"{_lost_text(path, count)}: {because}",
             trace=trace,
             severity=severity,
             parameter=group[0].path if count == 1 else None,
-            help="Use it, or leave its parameters out of the optimizer." if idle else self.help,
+            help=help_ if severity is Severity.NOTE else self.help,
             evidence={"parameters": count, "entries": sum(p.numel for p in group)},
         )
 

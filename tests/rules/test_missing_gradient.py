@@ -581,3 +581,46 @@ def test_the_messages_name_the_reader() -> None:
         "2 trainable parameters of encoder received no gradient: it runs under no_grad in front "
         "of head, and an optimizer holds it"
     )
+
+
+ACTS = {"quiet": (QuietFacts("encoder", 3, (8, 16), ((8, 3),)),)}
+ALONE = (
+    "2 trainable parameters of encoder received no gradient: it runs under no_grad alone, and an "
+    "optimizer holds it"
+)
+
+
+def test_a_policy_that_only_acts_is_told_as_such_in_a_note() -> None:
+    (found,) = findings_of(MissingGradient(), in_parts(**ACTS))
+
+    assert found.severity is Severity.NOTE
+    assert found.message == ALONE
+    assert "Call it with gradient" in found.help
+
+
+def called(trace: Trace) -> Trace:
+    encoder = replace(trace.modules["encoder"], depth=3, calls=1)
+    return trace.but(modules={**trace.modules, "encoder": encoder})
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(in_parts(), id="not-called"),
+        pytest.param(in_parts(**ran(1, (8, 16), (8, 3))), id="once"),
+        pytest.param(in_parts(quiet=(QuietFacts("other", 3, (8, 16), ((8, 3),)),)), id="another"),
+        pytest.param(called(in_parts(**ACTS)), id="called-with-gradient-too"),
+        pytest.param(in_parts(**ACTS, copy=True), id="a-copy"),
+        pytest.param(in_parts(**ACTS, held=None, by_hand=True), id="not-held"),
+        pytest.param(
+            in_parts(observe("update_to_weight_ratio", "encoder.weight", [0.1]), **ACTS),
+            id="an-average",
+        ),
+    ],
+)
+def test_what_is_unused_for_another_reason_is_told_otherwise(trace) -> None:
+    messages = [found.message for found in findings_of(MissingGradient(), trace)]
+
+    assert messages
+    assert ALONE not in messages
+    assert not any("no_grad alone" in message for message in messages)
