@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,8 +21,9 @@ class UnscaledAttention(Rule):
     ## What it does
     Measures, at step 0, the largest attention weight of each query that sees at least
     eight keys. Flags an attention in which its median is above `max_peak`: a warning where
-    that is so in most of the model's attentions, a note where it is in some of them, or in a
-    single one whose scores are scaled.
+    that is so in most of the model's attentions, or where nothing scales its scores and the
+    middle one of all attentions is above `max_middle`; a note where it is so in some of them,
+    or in a single one whose scores are scaled.
 
     ## Why is this bad?
     Products of queries and keys have a standard deviation of √d; without the factor 1/√d the
@@ -75,7 +77,8 @@ class UnscaledAttention(Rule):
     ## References
     - [0] section 4.3.3; Vaswani et al. (2017), "Attention is all you need", section 3.2.1
     - Among 24 keys, scores of standard deviation 1 give a median of 0.18, 4 of 0.66, 8 of
-      0.91, 16 of 0.99 (`tests/metrics/test_attention_peak.py`); 0.8 is our choice
+      0.91, 16 of 0.99 (`tests/metrics/test_attention_peak.py`); 0.8, and 0.6 for the middle one
+      of several, are our choice
     """
 
     code: ClassVar = "GL107"
@@ -89,6 +92,7 @@ class UnscaledAttention(Rule):
     )
 
     max_peak: float = 0.8
+    max_middle: float = 0.6
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Return why there is no initialization to judge, or None."""
@@ -99,10 +103,12 @@ class UnscaledAttention(Rule):
         sites = trace.of("attention_peak").initial.sites
         peaks = {s: initial_value(trace, "attention_peak", s.path) for s in sites}
         sharp = {s: p for s, p in peaks.items() if p is not None and p > self.max_peak}
-        most = 2 * len(sharp) > sum(p is not None and p == p for p in peaks.values())
+        known = [p for p in peaks.values() if p is not None and p == p]
+        most = 2 * len(sharp) > len(known)
+        high = bool(known) and statistics.median(known) > self.max_middle
         for site, peak in sharp.items():
             scaled = _is_scaled(trace, site)
-            certain = most and (not scaled or len(sharp) > 1)
+            certain = (most and len(sharp) > 1) or ((most or high) and not scaled)
             by = "" if scaled else ", and nothing scales its scores"
             yield self.finding(
                 site,

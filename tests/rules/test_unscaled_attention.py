@@ -71,6 +71,13 @@ def severities(observed: Trace) -> list[Severity]:
             trace(0.99, operations=SCALED, others=(0.99, 0.2)), Severity.WARNING, id="two-of-three"
         ),
         pytest.param(trace(0.99, others=(0.2, 0.2)), Severity.NOTE, id="one-of-three"),
+        pytest.param(
+            trace(0.99, others=(0.61, 0.2)), Severity.WARNING, id="the-middle-one-is-sharp-too"
+        ),
+        pytest.param(trace(0.99, others=(0.6, 0.2)), Severity.NOTE, id="the-middle-one-is-not"),
+        pytest.param(
+            trace(0.99, operations=SCALED, others=(0.7, 0.7)), Severity.NOTE, id="all-are-scaled"
+        ),
     ],
 )
 def test_most_attentions_have_to_be_sharp(observed: Trace, expected: Severity) -> None:
