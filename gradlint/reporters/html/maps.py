@@ -142,10 +142,11 @@ def decompositions(report: Report) -> Iterator[Figure]:
     row = report.flow[0]
     kinds = {k: v for k, v in row.decades.items() if math.isfinite(v)}
     if kinds:
+        place = row.path or "the model"
         ordered = dict(sorted(kinds.items(), key=lambda pair: (pair[0] in SHOWN_ONLY, pair[1])))
         yield _bars(
             "Gain by operation", ordered, row,
-            f"Powers of ten that the gradient gains or loses from the loss to {row.path or 'the model'}. "
+            f"Powers of ten that the gradient gains or loses from the loss to {place}. "
             "Gray: no fault of a layer.",
         )  # fmt: skip
     layers = {k: v for k, v in row.layers.items() if math.isfinite(v)}
