@@ -47,7 +47,7 @@ from gradlint.watching.series import Series
 from gradlint.watching.strangers import Strangers
 from gradlint.watching.unloaded import Unloaded
 
-APART = 13
+APART = 17
 """Steps between two thorough light looks, where all are looked at: activations and the norms of
 weights move slowly, and what changes a gradient between backward and step does so all the time.
 A prime, so that it is the turn of every one of several optimizers."""
