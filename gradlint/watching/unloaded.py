@@ -34,7 +34,7 @@ class Unloaded:
         ends = {end for name in others for end in _ends(name)}
         named = dict(module.named_parameters())
         for path, parameter in named.items():
-            if path not in absent:
+            if path not in absent or parameter.is_inference():  # which has no version
                 self._left.pop(id(parameter), None)
             elif path in ends or not others.isdisjoint(_ends(path)):
                 self._left[id(parameter)] = weakref.ref(parameter), parameter._version

@@ -114,3 +114,16 @@ def test_a_state_that_held_nothing_of_a_model_makes_it_no_trained_one() -> None:
 
     assert not nothing.trace().facts.pretrained
     assert part.trace().facts.pretrained
+
+
+def test_a_model_of_inference_tensors_ends_no_watching() -> None:
+    def load(module: nn.Module, state: State) -> None:
+        with torch.inference_mode():
+            teacher = nn.Sequential(nn.Linear(6, 32))
+        teacher.load_state_dict(prefixed(state), strict=False)
+        module.load_state_dict(state)
+
+    watcher = frozen(load)
+
+    assert watcher.loop.failure is None
+    assert lost(watcher.trace()) == set()
