@@ -25,6 +25,9 @@ FOLLOWED = 16
 """Steps of one that are looked at where no other is, too: it may be one of many in turn. Then
 they grow apart by a factor of two, so that one of the later half is among them."""
 
+MOST = 64
+"""Optimizers that are followed: a loop may build one for each of its steps."""
+
 PROBED = 8
 """Parameters that are followed: what moves a model moves more than one."""
 
@@ -70,6 +73,8 @@ class Originals:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         seen = self._seen.get(id(optimizer))
         if seen is None or seen.optimizer() is not optimizer:
+            if len(self._seen) >= MOST and seen is None:
+                return sys.maxsize
             with torch.no_grad():
                 seen = self._seen[id(optimizer)] = _Original(optimizer, held)
         if seen.over:

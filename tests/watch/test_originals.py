@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.functional import mse_loss
 from gradlint.finding import Severity
 from gradlint.trace_file import read_trace, write_trace
 from gradlint.watching import Watcher
+from gradlint.watching.originals import MOST, Originals
 from tests.watch.ledger import BOTH
 from tests.watch.loops import unfailed
 
@@ -186,3 +188,14 @@ def test_nothing_is_known_while_the_loop_goes_on() -> None:
             optimizer.step()
         assert not watcher.trace().facts.loop.originals
     assert watcher.trace().facts.loop.originals
+
+
+def test_optimizers_that_are_built_anew_are_not_followed_for_ever() -> None:
+    originals = Originals()
+    model = nn.Linear(2, 2)
+    built = [torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(MOST + 5)]
+
+    due = [originals.steps(optimizer, 0) for optimizer in built]
+
+    assert due[MOST - 1] == 1
+    assert set(due[MOST:]) == {sys.maxsize}
