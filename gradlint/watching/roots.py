@@ -113,7 +113,7 @@ class Discovery:
         if self._knows(module):
             return
         if not torch.is_grad_enabled():
-            self._quiet.setdefault(id(module), weakref.ref(module))
+            self._quiet[id(module)] = weakref.ref(module)  # another one may have had its `id`
             return
         if torch.compiler.is_compiling():
             return
