@@ -17,7 +17,7 @@ from gradlint.trace import TensorFacts
 
 MAX_CHANNELS = 512
 MAX_ENTRIES = 1 << 22
-"""Larger tensors of a loss by hand are left alone, as larger inputs are."""
+"""Larger inputs, outputs and tensors of a loss by hand are left alone."""
 MAX_UNIQUE = 1000
 QUANTILES = 20
 

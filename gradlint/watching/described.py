@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlint.facts import TensorFacts
-from gradlint.hooks.tensor_facts import named_tensors, tensor_facts
-
-MAX_ENTRIES = 1 << 22
-"""Larger tensors are not described."""
+from gradlint.hooks.tensor_facts import MAX_ENTRIES, named_tensors, tensor_facts
 
 
 def only(given: Any) -> Any:
