@@ -47,6 +47,8 @@ class DetachedLoss(Rule):
 
     ## References
     - PyTorch notes, "Autograd mechanics", section "Locally disabling gradient computation"
+    - `min_seen` is our choice: one step without a gradient may be a dummy one that a schedule
+      asks for, and two such schedules may be built
     """
 
     code: ClassVar = "GL708"
