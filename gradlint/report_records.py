@@ -117,12 +117,25 @@ class Summary(Record):
     rules_run: int = 0
 
 
+WATCHING = "watching"
+"""What a fault of gradlint's own ends: the target's run goes on."""
+
+
 class Failure(Record):
-    """The exception that ended the target's run."""
+    """The exception that ended the target's run, or (`during` "watching") our watching of it."""
 
     during: str = ""
     type: str = ""
     message: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What became of the target, as the words that follow its name."""
+        if self.during == WATCHING:
+            happened = "was not watched to its end"
+        else:
+            happened = f"stopped during {self.during}" if self.during else "stopped"
+        return f"{happened}: {self.type}: {self.message}"
 
 
 class ModuleRow(Record):

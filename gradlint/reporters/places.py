@@ -71,12 +71,8 @@ def told(found: ReportedFinding) -> str:
 
 
 def failure(report: Report) -> str:
-    """Return the exception that ended the target's run as a sentence; empty without one."""
-    error = report.error
-    if error is None:
-        return ""
-    during = f" during {error.during}" if error.during else ""
-    return clean(f"stopped{during}: {error.type}: {error.message}")
+    """Return what ended the target's run as a sentence; empty where nothing did."""
+    return "" if report.error is None else clean(report.error.sentence)
 
 
 def clean(text: str) -> str:

@@ -11,10 +11,7 @@ def render(report: Report, options: Options) -> str:
     """Return ``file:line: code name message``, one line a finding; else the verdict."""
     lines = [_line(report, found) for found in report.findings]
     if report.error is not None:
-        during = f" during {report.error.during}" if report.error.during else ""
-        lines.append(
-            f"{_place(report)}: stopped{during}: {report.error.type}: {report.error.message}"
-        )
+        lines.append(f"{_place(report)}: {report.error.sentence}")
     if not lines and not options.quiet:
         steps = count(report.summary.steps, "step")
         rules = count(report.summary.rules_run, "rule")

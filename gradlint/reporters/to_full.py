@@ -44,9 +44,7 @@ def render(report: Report, options: Options) -> str:
 def _stopped(console: Console, report: Report) -> None:
     if report.error is None:
         return
-    during = f" during {report.error.during}" if report.error.during else ""
-    sentence = f"The target stopped{during}: {report.error.type}: {report.error.message}"
-    console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+    console.print(Padding(Text(f"The target {report.error.sentence}"), (0, 0, 0, 2)))
 
 
 def _headline(console: Console, report: Report) -> None:

@@ -16,7 +16,7 @@ from gradlint.hooks.manager import observable
 from gradlint.hooks.tensor_facts import named_tensors
 from gradlint.observation import MODEL, Site
 from gradlint.watching.plan import ACTIVATION_METRICS, Layout, Plan
-from gradlint.watching.sampling import local, norms, sample, staged
+from gradlint.watching.sampling import local, norms, staged
 
 
 class Owner(Protocol):
@@ -152,11 +152,7 @@ class Light:
         """Keep a sample of every weight that may move."""
         self._moving = self._with_gradient or [index for index, _ in self._held()]
         with torch.no_grad():
-            self._before = [self._weight(index).clone() for index in self._moving]
-
-    def _weight(self, index: int) -> Tensor:
-        # Anew each time: a sample may be a copy, and `parameter.data` another tensor since.
-        return sample(local(self._parameters[index]))
+            self._before = self._plan.samples.keep(self._parameters, self._moving)
 
     # -- when it is over --------------------------------------------------------------
 
@@ -184,10 +180,11 @@ class Light:
                 # A sample's mean square stands for the whole's.
                 length = together.shape[1]
                 factors += [math.sqrt(self._gradients[i][1] / length) for i in group]
-            after = [self._weight(index) for index in self._moving] if self._before else []
-            change = list(torch._foreach_sub(after, self._before)) if after else []
-            scalars = [*self._norms, *self._gradient_norms, *norms(self._before), *norms(change)]
-            found += _columns(scalars)
+            before, change = self._before, list[Tensor]()
+            if before:
+                change = self._plan.samples.change(self._parameters, self._moving)
+            sizes = norms([*before, *change])
+            found += _columns([*self._norms, *self._gradient_norms, *sizes])
         found += [value.reshape(1) for *_, value in pending]
         held, moving = tuple(self._with_gradient), tuple(self._moving if self._before else ())
         others = tuple([(name, site) for name, site, *_ in pending])

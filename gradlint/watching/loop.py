@@ -218,6 +218,7 @@ class Loop(switchboard.Ear):
         self.optimizers.stop()
         self.discovery.stop()
         self._resting = self._rest = None
+        self.plan = None  # it holds memory of weights
         interval, self.interval = self.interval, None
         if interval is not None and interval.closeup is not None:
             interval.closeup.discard()

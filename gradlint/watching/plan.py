@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlint.observation import Site
+from gradlint.watching.weight_samples import WeightSamples
 
 MAX_LAYOUTS = 16
 """Kinds of rows remembered; a loop of two models alternates between two."""
@@ -50,6 +51,7 @@ class Plan:
         ]
         self.weights: list[float] | None = None
         """Norms of the parameters, as they were last measured."""
+        self.samples = WeightSamples()
         self._layouts: dict[Any, Layout] = {}
 
     def fits(

@@ -33,12 +33,16 @@ class Readback:
         places: dict[torch.device, list[int]] = {}
         for index, tensor in enumerate(tensors):
             places.setdefault(tensor.device, []).append(index)
+        at_once = not self._waiting and all(device.type == "cpu" for device in places)
         copies: list[tuple[list[int], Tensor]] = []
         events: list[Any] = []
         for device, indices in places.items():
             dtype = torch.float32 if device.type == "mps" else torch.float64
             parts = [_flat(tensors[i]) for i in indices]
-            if len(parts) == 1:
+            if at_once and all(part.is_floating_point() for part in parts):
+                # Whatever they are, the host's floats are float64.
+                stacked = parts[0] if len(parts) == 1 else torch.cat(parts)
+            elif len(parts) == 1:
                 stacked = parts[0].to(dtype)
             elif all(part.is_floating_point() for part in parts):
                 stacked = torch.cat(parts).to(dtype)  # in the widest of their types

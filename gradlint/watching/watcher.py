@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from gradlint.config import Config
-from gradlint.errors import GradientHealthError, NotObservedError, UsageError
+from gradlint.errors import GradientHealthError, GradlintError, NotObservedError, UsageError
 from gradlint.finding import Severity
 from gradlint.hooks.ranks import rank_and_world
 from gradlint.judging import judge_trace
 from gradlint.report import Report
+from gradlint.report_records import WATCHING, Failure
 from gradlint.trace import Trace
 from gradlint.trace_file import TraceWriter
 from gradlint.watching.assemble import assemble, gathered
@@ -225,20 +226,29 @@ class Watcher:
                 "inside the `with`, and does it call loss.backward()?"
             )
         target = {"command": self.command, **_about(trace), **self._target}
-        return judge_trace(trace, self.config, target, notices=self._notices(trace))
+        report = judge_trace(trace, self.config, target, notices=self._notices(trace))
+        if report.verdict == "healthy" and self._failed:
+            return _unknown(report, self.loop.failure)
+        return report
+
+    @property
+    def _failed(self) -> bool:
+        """Whether a fault of gradlint's own ended the watching."""
+        failure = self.loop.failure
+        return failure is not None and not (self._asserted or is_of_device(failure))
 
     def _notices(self, trace: Trace) -> list[str]:
         """Return what else the user should know of the watching."""
         failure, writer = self.loop.failure, self._writer
         found = list(self.loop.ranks.notices)
-        if self._asserted or is_of_device(failure):
-            found.append(ASSERTED)
-        elif failure is not None:
+        if self._failed:
             steps = self.loop.steps
             found.append(
                 f"gradlint stopped watching after {steps} steps, by a fault of its own: "
                 f"{type(failure).__name__}: {failure}"
             )
+        elif self._asserted or failure is not None:
+            found.append(ASSERTED)
         if writer is not None and writer.error is not None:
             found.append(f"the trace could not be written to its end: {writer.error.strerror}")
         return found
@@ -253,6 +263,17 @@ class Watcher:
         from gradlint.reporters.to_html import framed
 
         return framed(self.report)
+
+
+def _unknown(report: Report, fault: BaseException | None) -> Report:
+    """Return `report` without its good word: nobody saw what the other steps would have shown."""
+    error = Failure(
+        during=WATCHING,
+        type=type(fault).__name__,
+        message=f"{fault} (a fault of gradlint itself)",
+    )
+    changes = {"verdict": "not-observed", "exit_code": GradlintError.exit_code, "error": error}
+    return report.model_copy(update=changes)
 
 
 def _about(trace: Trace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradlint.errors import GradientHealthError, NotObservedError
 from gradlint.watching import Watcher
 from gradlint.watching.light import _Stage
+from gradlint.watching.loop import Loop
 from tests.watch.ledger import BOTH, Ledger, at
 from tests.watch.loops import mlp, plain, unfailed
 
@@ -244,3 +245,28 @@ def test_a_copy_of_a_light_steps_hook_does_nothing() -> None:
 
     unfailed(watcher)
     assert [len(v) for v in at(watcher.trace(), "activation_std", "0").values()] == [1] * 5
+
+
+def test_a_run_that_a_fault_of_ours_left_unseen_is_not_called_healthy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Loop.step_made
+
+    def breaks(self: Loop, *args: Any) -> None:
+        if self.steps == 5:
+            raise KeyError("ours")
+        made(self, *args)
+
+    monkeypatch.setattr(Loop, "step_made", breaks)
+    training = small()
+
+    with Watcher(training.model, training.optimizer) as watcher:
+        for _ in range(10):
+            training.step()
+
+    report = watcher.report
+    assert (report.verdict, report.exit_code) == ("not-observed", 70)
+    assert report.error is not None
+    assert report.error.sentence == (
+        "was not watched to its end: KeyError: 'ours' (a fault of gradlint itself)"
+    )
