@@ -64,6 +64,9 @@ class ParameterFacts:
     unloaded: bool = False
     """Whether it is as it was made, and a state dict that was loaded into its model held it under
     another name."""
+    loaded: bool = False
+    """Whether it was given values before its optimizer's first step, in a watched loop: by a state
+    dict, or, where it is frozen, from another model's weights."""
 
     @property
     def numel(self) -> int:

@@ -9,7 +9,7 @@ from math import prod
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._loop import learned, same_model
+from gradlint.rules._loop import learned, roots, same_model
 from gradlint.rules._losses import CLASSIFICATION, is_shape
 from gradlint.rules._optimizer import given, is_copy, topmost
 from gradlint.rules.base import Rule
@@ -100,19 +100,14 @@ class FrozenParameters(Rule):
         random = [
             p
             for path, group in groups.items()
-            if not (trace.facts.pretrained or adapted or is_copy(path, group, learning))
+            if not (trace.facts.pretrained or adapted)
+            and not is_copy(path, group, [q for q in learning if same_model(trace, q.path, path)])
             for p in group
             if self._fresh(trace, p) and _feeds_training(trace, p, learning)
         ]
-        share = sum(p.numel for p in random) / max(1, sum(p.numel for p in parameters))
-        if share > self.max_share:
-            yield self._error(
-                trace,
-                f"frozen weights with the spread of a fresh initialization are {share:.0%} of the "
-                f"model (limit {self.max_share:.0%})",
-                random,
-                share=share,
-            )
+        wrong = [found for root in roots(trace) if (found := self._random(trace, root, random))]
+        if wrong:
+            yield from wrong
             return
         for path, group in groups.items():
             noun = "parameter is" if len(group) == 1 else "parameters are"
@@ -122,6 +117,23 @@ class FrozenParameters(Rule):
                 trace=trace,
                 evidence={"parameters": len(group), "entries": sum(p.numel for p in group)},
             )
+
+    def _random(self, trace: Trace, root: str, random: Sequence[ParameterFacts]) -> Finding | None:
+        """Return the finding of a model most of whose weights are frozen as initialized."""
+        own = [p for p in trace.parameters.values() if not root or p.path.startswith(f"{root}.")]
+        group = [p for p in random if p in own]
+        share = sum(p.numel for p in group) / max(1, sum(p.numel for p in own))
+        # One of several that is frozen as a whole judges the others, or is what they train for.
+        trains = any(p.requires_grad for p in own)
+        if share <= self.max_share or not trains:
+            return None
+        return self._error(
+            trace,
+            f"frozen weights with the spread of a fresh initialization are {share:.0%} of "
+            f"{root or 'the model'} (limit {self.max_share:.0%})",
+            group,
+            share=share,
+        )
 
     def _unloaded(self, trace: Trace, path: str, group: Sequence[ParameterFacts]) -> Finding:
         noun = "parameter is" if len(group) == 1 else "parameters are"
@@ -158,7 +170,8 @@ class FrozenParameters(Rule):
     def _fresh(self, trace: Trace, parameter: ParameterFacts) -> bool:
         """Whether a weight of a linear layer or convolution has the spread of a usual recipe."""
         kind = trace.module_kind(parameter.module)
-        if len(parameter.shape) < 2 or parameter.numel < 256 or "Embedding" in kind:
+        small = len(parameter.shape) < 2 or parameter.numel < 256
+        if small or parameter.loaded or "Embedding" in kind:
             return False
         gain = trace.of("init_gain").at(parameter.path).initial.first
         fans = parameter.fan_in, parameter.fan_out

@@ -194,8 +194,12 @@ def _parameters(loop: Loop) -> dict[str, ParameterFacts]:
     found: dict[str, ParameterFacts] = {}
     for path, facts in observer.facts_of_parameters.items():
         parameter = observer.parameters.get(path)
-        unloaded = path in loop.unloaded.paths
-        facts = replace(facts, since=loop.replaced.get(path, 0), unloaded=unloaded)
+        facts = replace(
+            facts,
+            since=loop.replaced.get(path, 0),
+            unloaded=path in loop.unloaded.paths,
+            loaded=path in loop.unloaded.given,
+        )
         if known and parameter is not None:
             # Those of a function are gone with it: what they held is known from their first step.
             facts = replace(facts, in_optimizer=id(parameter) in held or loop.held.get(path, False))

@@ -262,3 +262,46 @@ def test_what_a_state_dict_held_under_another_name_is_an_error(body: bool) -> No
     assert found.severity is (Severity.ERROR if body else Severity.NOTE)
     assert found.module == "body"
     assert ("under other names" in found.message) is body
+
+
+def two_models(*, loaded: bool = False, copied: bool = False, head: bool = True) -> Trace:
+    """A model that was trained, and another one with a frozen body."""
+    modules = [ModuleFacts("", "models", 0, 1)]
+    parameters, observed = [], []
+    sizes = {"a.body": 64, "a.head": 64, "b.body" if copied else "b.trunk": 64, "b.head": 16}
+    for depth, (path, size) in enumerate(sizes.items()):
+        frozen = path.startswith("b.") and not (head and path == "b.head")
+        modules.append(ModuleFacts(path, "Linear", depth, 1, input_shape=(8, 32 + depth)))
+        parameters.append(
+            ParameterFacts(
+                f"{path}.weight",
+                (size, size),
+                module=path,
+                requires_grad=not frozen,
+                fan_in=size,
+                fan_out=size,
+                loaded=loaded,
+            )
+        )
+        for metric, value in (("init_gain", 1.0), ("weight_std", size**-0.5), ("weight_mean", 0)):
+            site = f"{path}.weight"
+            observed.append(observe(metric, site, [value], step=0, module=path))
+    loop = LoopFacts(steps=50, observed=40, backwards=50)
+    return trace_of(*observed, parameters=parameters, modules=modules, loop=loop)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(two_models(), [Severity.ERROR], id="a-share-of-its-own-model"),
+        pytest.param(two_models(copied=True), [Severity.ERROR], id="of-another-models-shape"),
+        pytest.param(two_models(loaded=True), [Severity.NOTE], id="loaded-between"),
+        pytest.param(two_models(head=False), [Severity.NOTE], id="a-network-that-judges"),
+    ],
+)
+def test_each_of_several_models_is_judged_by_itself(observed, expected) -> None:
+    found = findings_of(FrozenParameters(), observed)
+
+    assert [f.severity for f in found] == expected
+    if expected == [Severity.ERROR]:
+        assert "of b (limit" in found[0].message
