@@ -287,7 +287,13 @@ def two_models(*, loaded: bool = False, copied: bool = False, head: bool = True)
             site = f"{path}.weight"
             observed.append(observe(metric, site, [value], step=0, module=path))
     loop = LoopFacts(steps=50, observed=40, backwards=50)
-    return trace_of(*observed, parameters=parameters, modules=modules, loop=loop)
+    behind = [
+        Operation(0, "linear", "linear", "b.head", parameters=("b.trunk.weight", "b.head.weight"))
+    ]
+    operations = () if head else behind
+    return trace_of(
+        *observed, parameters=parameters, modules=modules, loop=loop, operations=operations
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,3 +311,29 @@ def test_each_of_several_models_is_judged_by_itself(observed, expected) -> None:
     assert [f.severity for f in found] == expected
     if expected == [Severity.ERROR]:
         assert "of b (limit" in found[0].message
+
+
+def test_a_frozen_copy_of_what_learns_beside_it_is_a_target() -> None:
+    names = ("online.one.weight", "online.two.weight", "online.three.weight")
+    names += tuple(name.replace("online", label) for label in ("target", "older") for name in names)
+    observed, parameters, modules = [], [], [ModuleFacts("", "Twin", 0, 1)]
+    for depth, name in enumerate(names):
+        module = name.rpartition(".")[0]
+        modules.append(ModuleFacts(module, "Linear", depth, 1, input_shape=(8, 64)))
+        parameters.append(
+            ParameterFacts(
+                name, (64, 64), module=module, requires_grad="online" in name, fan_in=64, fan_out=64
+            )
+        )
+        spread = (("init_gain", 1.0), ("weight_std", 0.125), ("weight_mean", 0.0))
+        observed += [observe(m, name, [v], step=0, module=module) for m, v in spread]
+    operations = [Operation(0, "linear", "linear", parameters=names[3:])]
+
+    def judged(parameters: list[ParameterFacts]) -> list[Severity]:
+        return severities(
+            trace_of(*observed, parameters=parameters, modules=modules, operations=operations)
+        )
+
+    assert set(judged(parameters)) == {Severity.NOTE}
+    other = [replace(p, shape=(32, 128)) if p.requires_grad else p for p in parameters[:1]]
+    assert judged([*other, *parameters[3:]]) == [Severity.ERROR]
