@@ -16,6 +16,7 @@ from gradlint.graph import LOSSES, STRUCTURAL, Graph, Operation
 from gradlint.hooks.differences import compared
 from gradlint.hooks.graph import CapturedGraph
 from gradlint.hooks.tensor_facts import number, tensor_facts
+from gradlint.hooks.written import MOVES, data_of
 from gradlint.trace import LossFacts, TensorFacts
 
 _BY_NAME = {
@@ -240,8 +241,20 @@ def _by_hand(
         entering = _entering(captured, op, outputs) if op.kind == "log_softmax" else []
         if entering:
             target = targets[0] if len(targets) == 1 else None
+            if target is not None and target.shape == entering[0].shape:
+                weights = _weights(captured, op)
+                target = weights if weights is not None else target
             return [_facts("cross_entropy", reduction, entering[0], target, op)]
     return []
+
+
+def _weights(captured: CapturedGraph, op: Operation) -> Tensor | None:
+    """Return what a log-softmax is multiplied by: a softmax of the targets, perhaps."""
+    following = captured.graph.ahead(op, lambda o: o.kind in MOVES or o.kind == "neg")
+    found = [t for o in following if (t := data_of(captured, o)) is not None]
+    if len(found) != 1 or tuple(found[0].shape) != op.shape:
+        return None
+    return found[0] if number(found[0].sum()) >= 0 else -found[0]
 
 
 def _entering(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -> list[Tensor]:

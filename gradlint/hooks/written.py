@@ -13,8 +13,8 @@ from gradlint.hooks.kinds import base_name
 from gradlint.hooks.pairs import pairs
 from gradlint.hooks.tensor_facts import number, readable
 
-_MOVES = frozenset({"view", "squeeze", "cast", "clone", "transpose"})
-_LINEAR = _MOVES | {"sum", "mean", "scale", "shift", "add", "sub", "neg", "mask"}
+MOVES = frozenset({"view", "squeeze", "cast", "clone", "transpose"})
+_LINEAR = MOVES | {"sum", "mean", "scale", "shift", "add", "sub", "neg", "mask"}
 """Operations whose result is a linear function of what they read, up to a constant."""
 
 _CHOOSES = frozenset({"Gather", "Index"})
@@ -76,13 +76,13 @@ def _overlap(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) 
     chosen = any(
         factor.numel() == output.numel() and _of_two(factor, 0.0, 1.0)
         for o in over
-        if (factor := _factor(captured, o)) is not None and _reads(captured, o, above)
+        if (factor := data_of(captured, o)) is not None and _reads(captured, o, above)
     )
     return _range(output) if chosen else None
 
 
 def _chosen(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -> Numbers | None:
-    source, way = _linear(captured, op.id, _MOVES | {"index"})
+    source, way = _linear(captured, op.id, MOVES | {"index"})
     one = sum(o.kind == "index" for o in way) == 1
     if base_name(op.name) not in _CHOOSES or source is None or not one:
         return None
@@ -97,7 +97,7 @@ def _chosen(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -
         last = following[0]
         if len(following) > 1 or last.kind not in _LINEAR:
             return None
-        factor = _factor(captured, last)
+        factor = data_of(captured, last)
         weighed = weighed or (factor is not None and _weighs(factor))
     if not weighed:
         return None
@@ -116,7 +116,7 @@ def _ranking(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) 
         if op.kind != kind:
             return None
         way.append(op)
-    factor = _factor(captured, way[1])
+    factor = data_of(captured, way[1])
     compares = len(op.inputs) == 2 and factor is not None and tuple(factor.shape) == op.shape
     if factor is None or not compares or not _of_two(factor, -1.0, 0.0):
         return None
@@ -130,7 +130,7 @@ def _divergence(
     edges = captured.edges.get(op.id, [])
     if base_name(op.name) != "Sub" or len(edges) != 2 or edges[0] is not None:
         return None
-    factor = _factor(captured, captured.graph.by_id[op.inputs[0]])
+    factor = data_of(captured, captured.graph.by_id[op.inputs[0]])
     if factor is None or factor.ndim < 2 or tuple(factor.shape) != op.shape:
         return None
     sums = factor.double().sum(-1)
@@ -161,7 +161,7 @@ def _linear(
 
 def _reads(captured: CapturedGraph, op: Operation, source: Operation) -> bool:
     """Whether an operation reads a result of the model as it is, in another shape at most."""
-    way = captured.graph.behind(op, lambda o: o.in_loss and o.kind in _MOVES)
+    way = captured.graph.behind(op, lambda o: o.in_loss and o.kind in MOVES)
     return [o.id for o in way] == [source.id]
 
 
@@ -174,8 +174,8 @@ def _output(captured: CapturedGraph, op: Operation, outputs: Sequence[Tensor]) -
     return None
 
 
-def _factor(captured: CapturedGraph, op: Operation) -> Tensor | None:
-    """Return the data that a product of the loss has as one of its two factors."""
+def data_of(captured: CapturedGraph, op: Operation) -> Tensor | None:
+    """Return the data that a product of a loss has as one of its two factors."""
     if op.kind != "mask" or base_name(op.name) != "Mul":
         return None
     kept = [t for name in ("other", "self") if (t := captured.saved(op, name)) is not None]

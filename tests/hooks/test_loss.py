@@ -53,6 +53,34 @@ def test_a_loss_is_recognized(loss: Callable[[Tensor], Tensor], target: Tensor, 
     assert found[0].output.shape == (4, 3)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o: -(WANTED.softmax(1) * F.log_softmax(o, 1)).sum(1).mean(),
+        lambda o: (F.log_softmax(o, 1).neg() * WANTED.softmax(1)).sum(1).mean(),
+        lambda o: (-WANTED.softmax(1) * F.log_softmax(o, 1)).sum(1).mean(),
+    ],
+)
+def test_what_weighs_the_log_probabilities_is_the_target(
+    loss: Callable[[Tensor], Tensor],
+) -> None:
+    (found,) = facts_of(loss, WANTED)  # scores of documents, say, whose softmax is learned
+
+    assert found.kind == "cross_entropy"
+    assert found.target is not None
+    assert found.target.mean == pytest.approx(1 / 3)
+    assert found.target.minimum > 0
+
+
+def test_a_weight_of_each_row_is_no_target() -> None:
+    weights = torch.rand(4, 1)
+
+    (found,) = facts_of(lambda o: -(weights * F.log_softmax(o, 1)).sum(1).mean(), WANTED)
+
+    assert found.target is not None
+    assert found.target.mean == pytest.approx(float(WANTED.mean()))
+
+
 def test_a_loss_nobody_knows_is_not_guessed() -> None:
     assert facts_of(lambda o: o.logsumexp(0).sum(), LABELS) == []
 
