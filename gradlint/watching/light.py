@@ -189,7 +189,17 @@ class Light:
         held, moving = tuple(self._with_gradient), tuple(self._moving if self._before else ())
         others = tuple([(name, site) for name, site, *_ in pending])
         weighed = len(self._norms)
-        key = (tuple(rows), tuple(backward), weighed > 0, self._measured, held, moving, others)
+        frozen = tuple([i for i in moving if not self._parameters[i].requires_grad])
+        key = (
+            tuple(rows),
+            tuple(backward),
+            weighed > 0,
+            self._measured,
+            held,
+            moving,
+            frozen,
+            others,
+        )
         plan = self._plan
         layout = plan.layout(key, lambda: self._layout(*key))
         at = len(ACTIVATION_METRICS) * len(self._rows)
@@ -212,6 +222,7 @@ class Light:
         measured: bool,
         held: Sequence[int],
         moving: Sequence[int],
+        frozen: Sequence[int],
         others: Sequence[tuple[str, Site]],
     ) -> Layout:
         sites, parameters = self._plan.sites, self._plan.parameter_sites
@@ -223,7 +234,9 @@ class Light:
             columns += [("gradient_norm", parameters[i]) for i in held]
             columns += [("gradient_ratio", parameters[i]) for i in held]
             columns.append(("total_gradient_norm", MODEL))
-        columns += [("update_to_weight_ratio", parameters[i]) for i in moving]
+        for i in moving:
+            kept = i in frozen  # an optimizer moves what has a gradient from before
+            columns.append(("frozen_change" if kept else "update_to_weight_ratio", parameters[i]))
         return Layout([*columns, *others])
 
     def rest(self) -> None:

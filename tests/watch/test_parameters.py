@@ -6,13 +6,16 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from gradlint.finding import Severity
 from gradlint.trace import Trace
 from gradlint.watching import Watcher
 from gradlint.watching.cadence import Look
 from tests.watch.ledger import BOTH, STEPS, Ledger, at, got, looks
+from tests.watch.loops import unfailed
 
 
 def run(
@@ -216,3 +219,25 @@ def test_a_frozen_model_that_is_no_part_of_the_training_is_left_out(every: Any) 
 
     assert sorted(trace.parameters) == ["bias", "weight"]
     assert watcher.report.verdict == "healthy"
+
+
+@pytest.mark.parametrize("to_none", [False, True])
+def test_what_is_frozen_late_and_moves_on_is_seen_by_light_looks(to_none: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+    x = torch.randn(64, 8)
+    y = x[:, :3].argmax(1)
+
+    with Watcher(model, optimizer, every=4) as watcher:
+        for step in range(80):
+            model[0].requires_grad_(step < 50)
+            optimizer.zero_grad(set_to_none=to_none)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    unfailed(watcher)
+    moved = [o.step for o in watcher.trace().of("frozen_change").at("0.weight") if o.value > 0]
+    assert moved[:5] == ([] if to_none else [52, 56, 60, 64, 68])
+    found = [f.code for f in watcher.report.findings if f.severity is Severity.ERROR]
+    assert found == ([] if to_none else ["GL706"])
