@@ -209,7 +209,7 @@ def _operation(
     if own and not inputs and _computes_parameter(node, kind, missing, place, modules):
         return None, []
     attributes = attributes_of(node, kind, packed=packed)
-    shape = _shape(node)
+    shape = shape_of(node)
     kind = _refine(kind, bool(own), missing, inputs, attributes)
     module = owner.path if owner else None
     if kind == "addmm":
@@ -257,9 +257,9 @@ def _computes_parameter(
     if missing == 0 or kind in STRUCTURAL:
         return True
     largest = max(
-        (_numel(_shape(n, i)) for n, i in node.next_functions if n is not None), default=0
+        (_numel(shape_of(n, i)) for n, i in node.next_functions if n is not None), default=0
     )
-    return _numel(_shape(node)) <= largest
+    return _numel(shape_of(node)) <= largest
 
 
 def _numel(shape: tuple[int, ...]) -> int:
@@ -269,7 +269,8 @@ def _numel(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _shape(node: Node, index: int = 0) -> tuple[int, ...]:
+def shape_of(node: Node, index: int = 0) -> tuple[int, ...]:
+    """Return the shape of a node's result, or () where it does not tell."""
     try:
         return tuple(int(size) for size in node._input_metadata[index].shape)
     except (AttributeError, IndexError, RuntimeError, TypeError):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gradlint.graph import Graph, Operation
-from gradlint.hooks.graph import CapturedGraph
+from gradlint.hooks.graph import CapturedGraph, shape_of
 from gradlint.hooks.kinds import base_name
 from gradlint.hooks.tensor_facts import number, readable
+from gradlint.hooks.uses import used_once
 
 FEWEST = 3
 """Samples, at least: of two, one equation tells a table of differences from any other."""
@@ -22,12 +23,15 @@ ROUNDING = 8.0
 MARGIN = 10.0
 """How far beyond that the targets have to differ: else any table is one of differences."""
 
-_DIFFERENCE, _SIZE, _MOVED = range(3)
-"""A difference; what a function of each entry alone makes of it; a size less data of any kind."""
+_DIFFERENCE, _SCALED, _SIZE, _MOVED = range(4)
+"""A difference; one times what goes with its prediction; what a function of each entry alone makes
+of it; a size less data of any kind, or with what goes with its prediction."""
 
 _AS_IT_IS = frozenset({"scale", "neg", "cast", "clone", "add", "sub"})
 _SIZES = frozenset({"pow", "abs", "clamp", "hardtanh", "cosh", "mul", "maximum", "minimum"})
-_OF_SIZES = frozenset({"log", "log1p", "sqrt"})
+_OF_SIZES = frozenset({"log", "log1_p", "sqrt"})
+_PRODUCTS = frozenset({"mul", "div", "parameter_mul"})
+_SUMS = frozenset({"add", "sub", "parameter_add"})
 _ENDS = frozenset({"mean", "sum", "linalg_vector_norm"})
 
 
@@ -35,10 +39,12 @@ def pairs(captured: CapturedGraph, op: Operation) -> Mapping[str, float] | None:
     """Return of how many samples `op` takes every target from every prediction.
 
     A loss that averages one function of all entries of such a table tells no sample's target
-    from another's. That it is one is read from its entries, ``p[j] - t[i]``. Data of pairs (a
-    matrix of distances), a product with any (a kernel, a plan of transport, levels of
-    quantiles), a choice among the pairs, an axis put in by hand and a prediction of which there
-    is one more use (an energy distance compares samples with each other, too) are meant so.
+    from another's. That it is one is read from its entries, ``p[j] - t[i]``. So does one that is
+    weighed by what a model says of each prediction, ``s[j]``, or of all (a likelihood with a
+    learned variance). Data of pairs (a matrix of distances), a product with any (a kernel, a plan
+    of transport, levels of quantiles), a choice among the pairs, an axis put in by hand and a
+    prediction of which there is one more use (an energy distance compares samples with each
+    other, too) are meant so.
 
     Args:
         captured: The graph, before backward frees it.
@@ -51,16 +57,16 @@ def pairs(captured: CapturedGraph, op: Operation) -> Mapping[str, float] | None:
     count = op.shape[0] if op.shape else 0
     if count < FEWEST or op.shape != (count, count) or not op.inputs:
         return None
-    before = captured.graph.by_id[op.inputs[0]]
+    before, reader = captured.graph.by_id[op.inputs[0]], op
     if before.kind == "expand" and len(before.inputs) == 1:  # as `F.l1_loss` does
-        before = captured.graph.by_id[before.inputs[0]]
+        before, reader = captured.graph.by_id[before.inputs[0]], before
     if before.shape not in ((count,), (count, 1)):
         return None
     loss = _of_loss(captured.graph)
-    if op.id not in loss or not _used_once(captured.graph, before, loss):
+    if op.id not in loss or not used_once(captured, before, reader, loss):
         return None
     column = len(before.shape) == 2
-    kept = _averaged(captured, op)
+    kept = _averaged(captured, op, before.shape)
     if not kept or not all(_of_pairs(d, targets=int(column)) for d in kept):
         return None
     return {"count": float(count), "column": float(column)}
@@ -81,50 +87,98 @@ def _of_loss(graph: Graph) -> set[int]:
     return {op.id for op in graph} - feeding
 
 
-def _used_once(graph: Graph, op: Operation, loss: set[int]) -> bool:
-    """Whether a prediction is used once, and no axis of it was put in by the loss."""
-    while len(graph.consumers[op.id]) == 1:
-        if op.id not in loss or len(op.inputs) != 1:
-            return True
-        if base_name(op.name) == "Unsqueeze":
-            return False
-        op = graph.by_id[op.inputs[0]]
-    return False
+def _averaged(captured: CapturedGraph, first: Operation, each: tuple[int, ...]) -> list[Tensor]:
+    """Return what is kept of the differences of which a loss averages a function, if it does.
 
-
-def _averaged(captured: CapturedGraph, first: Operation) -> list[Tensor]:
-    """Return what is kept of the differences of which a loss averages a function, if it does."""
+    Args:
+        captured: The graph, before backward frees it.
+        first: The differences.
+        each: The shape of the predictions.
+    """
     graph = captured.graph
     states = {first.id: _DIFFERENCE}
+    ends: set[int] = set()
     kept: list[Tensor | None] = []
     choices: list[Tensor] = []
     for op in graph:
         entered = [states[i] for i in op.inputs if i in states]
-        if not entered or _ends(graph, op):
+        ended = _ends(graph, op) if entered else not ends.isdisjoint(op.inputs)
+        if not entered or ended:
+            if _SCALED in entered:
+                return []
+            if ended:
+                ends.add(op.id)
             if op.kind == "linalg_vector_norm" and entered:
                 kept.append(captured.saved(op, "self"))
             continue
-        choice = _choice(captured, op)
-        state = _state(op, entered, chooses=choice is not None)
-        if state is None or len(entered) < len(op.inputs):
+        constant = op.kind in ("mask", "scale") and _one_number(captured, op, each)
+        choice = None if constant else _choice(captured, op)
+        if len(entered) < len(op.inputs) or op.parameters:
+            beside = _beside(captured, op, states, ends, each)
+            state = _joined(op, entered[0]) if beside else None
+        elif constant:
+            state = max(entered)
+        else:
+            state = _state(op, entered, chooses=choice is not None)
+        if state is None:
             return []
         states[op.id] = state
         if choice is not None:
             choices.append(choice)
         elif op.kind not in _AS_IT_IS | {"shift"}:
-            named = zip(entered, ("self", "other"), strict=False)
-            kept += [captured.saved(op, name) for e, name in named if e == _DIFFERENCE]
+            read = zip(captured.edges[op.id], ("self", "other"), strict=False)
+            kept += [
+                captured.saved(op, name)
+                for edge, name in read
+                if edge is not None and states.get(edge) == _DIFFERENCE
+            ]
     found = [t for t in kept if t is not None]
     if not found or not all(readable(t) and t.shape == first.shape for t in (*found, *choices)):
         return []
     return found if all(_told_by(choice, found[0]) for choice in choices) else []
 
 
+def _beside(
+    captured: CapturedGraph,
+    op: Operation,
+    states: Mapping[int, int],
+    ends: set[int],
+    each: tuple[int, ...],
+) -> bool:
+    """Whether what joins a table is one number for each prediction, or for all of them."""
+    edges, node = captured.edges[op.id], captured.nodes[op.id]
+    joins = [i for i, edge in enumerate(edges) if edge not in states]
+    if len(joins) != 1 or (base_name(op.name) == "Div" and joins != [1]):
+        return False
+    function, number = node.next_functions[joins[0]]
+    if function is None or edges[joins[0]] in ends:
+        return False
+    shape = shape_of(function, number)
+    return shape == each or prod(shape) == 1
+
+
+def _joined(op: Operation, entered: int) -> int | None:
+    """Return what a table becomes with what goes with its predictions."""
+    if op.kind in _PRODUCTS:
+        return _SCALED if entered <= _SCALED else _MOVED
+    return _MOVED if op.kind in _SUMS and entered >= _SIZE else None
+
+
+def _one_number(captured: CapturedGraph, op: Operation, each: tuple[int, ...]) -> bool:
+    """Whether the data of a factor is one number, written as often as there are predictions."""
+    edges = captured.edges[op.id]
+    name = "other" if edges[0] is not None else "self"
+    data = captured.saved(op, name)
+    if data is None or not readable(data) or tuple(data.shape) not in (each, ()):
+        return False
+    return bool(number((data == data.flatten()[0]).all()))
+
+
 def _state(op: Operation, entered: list[int], *, chooses: bool) -> int | None:
     """Return what an operation makes of what it reads; None where that is not known."""
     state = max(entered)
     if op.kind == "shift":  # by one margin for all pairs, or by data of each: it is not told
-        return state if state == _DIFFERENCE else _MOVED
+        return state if state == _DIFFERENCE else _MOVED if state >= _SIZE else None
     if op.kind in _AS_IT_IS:
         return None if op.kind == "scale" and "scalar" not in op.attributes else state
     if chooses:

@@ -67,7 +67,8 @@ class TargetRange(Rule):
     ## When it is wrong
     Pairwise losses (ranking, quantile, contrastive) broadcast on purpose, with an axis put in
     by hand: only the model's output as it is counts here, or one number chosen of it for each
-    sample, of whose table of differences with the targets a loss by hand takes nothing but a mean.
+    sample, of whose table of differences with the targets a loss by hand takes nothing but a mean,
+    weighed at most by what the model says of each prediction (a deviation).
     Binary targets outside 0…1 under ``reduction="none"`` mark entries that are left out later.
     Rows of targets that do not sum to 1 are a warning: weighted targets look so.
 

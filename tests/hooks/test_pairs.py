@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributions as D
 from torch.nn import functional as F
 
 from gradlint.engine import Observer
@@ -56,6 +58,7 @@ ERRORS: dict[str, Callable[[Tensor], Tensor]] = {
     "signs": lambda e: torch.where(e < 0, -0.1 * e, e.abs()).mean(),
     "pinball": lambda e: torch.maximum(0.9 * e, -0.1 * e).mean(),
     "log-cosh": lambda e: torch.log(torch.cosh(e + 1e-12)).mean(),
+    "cauchy": lambda e: e.square().log1p().mean(),
     "norm": lambda e: torch.linalg.vector_norm(e),
     "clipped": lambda e: e.clamp(-1, 1).square().mean(),
     "bent": lambda e: (e.abs() * (1 + (e.abs() > 0.5).float())).mean(),
@@ -77,6 +80,120 @@ def test_an_error_averaged_over_all_pairs_is_told(error: Callable[[Tensor], Tens
 def test_a_loss_of_torch_s_that_expands_its_prediction_is_told() -> None:
     with pytest.warns(UserWarning, match="target size"):
         assert told(lambda o: F.l1_loss(chosen(o), COLUMN), 2) == {"count": 6.0, "column": 0.0}
+
+
+def gaussian(o: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    return 0.5 * (s + (t - o) ** 2 * torch.exp(-s)).mean()
+
+
+LIKELIHOODS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "precisions": gaussian,
+    "precisions-first": lambda o, t, s: (torch.exp(-s) * (t - o) ** 2 + s).mean(),
+    "variances": lambda o, t, s: ((o - t) ** 2 / (2 * s.exp()) + 0.5 * s).sum() / N,
+    "deviations": lambda o, t, s: (((o - t) / s.exp()).square() + 2 * s).mean(),
+    "deviations-by-rows": lambda o, t, s: (((o - t) / s.exp()).abs() + s).sum(1).mean(),
+    "normal": lambda o, t, s: -D.Normal(o, s.exp()).log_prob(t).mean(),
+    "laplace": lambda o, t, s: -D.Laplace(o, F.softplus(s) + 0.1).log_prob(t).mean(),
+    "student-t": lambda o, t, s: -D.StudentT(3.0, o, s.exp()).log_prob(t).mean(),
+    "normal-of-one-deviation": lambda o, t, s: -D.Normal(o, 0.5).log_prob(t).mean(),
+    "weights-that-sum-to-one": lambda o, t, s: (s.softmax(0) * (o - t) ** 2).sum(),
+    "weighed-mean": lambda o, t, s: (s.exp() * (o - t) ** 2).sum() / s.exp().sum(),
+    "one-variance": lambda o, t, s: gaussian(o, t, s.mean()),
+}
+
+
+@pytest.mark.parametrize("loss", LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+def test_a_likelihood_of_all_pairs_is_told(loss: Callable[..., Tensor]) -> None:
+    def column(o: Tensor) -> Tensor:
+        return loss(o[:, :1], ROW, o[:, 1:])
+
+    def row(o: Tensor) -> Tensor:
+        return loss(o[:, 0], COLUMN, o[:, 1])
+
+    assert told(column, 2) == {"count": 6.0, "column": 1.0}
+    assert told(row, 2) == {"count": 6.0, "column": 0.0}
+
+
+PARTS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "chunk": lambda o: o.chunk(2, 1),
+    "split": lambda o: o.split([1, 1], 1),
+    "unbind": lambda o: o.unbind(1),
+    "select": lambda o: (o[:, -2], o[..., 1]),
+    "slice-and-select": lambda o: (o[:, 0:1], o[:, -1:]),
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
+def test_parts_of_an_output_are_used_once_each(parts: Callable[[Tensor], Any]) -> None:
+    def loss(o: Tensor) -> Tensor:
+        mean, deviation = parts(o)
+        return gaussian(mean, COLUMN if mean.ndim == 1 else ROW, deviation)
+
+    assert told(loss, 2) is not None
+    assert told(lambda o: loss(o) + parts(o)[0].mean(), 2) is None
+    assert told(lambda o: loss(o) + o.mean(), 2) is None
+    assert told(lambda o: loss(o) + o[:, :2].mean(), 2) is None
+    assert told(lambda o: loss(o[:, 1:]) + o[:, 0].mean(), 3) is not None
+    assert told(lambda o: loss(o[:, :2]) + o[2:].mean(), 3) is None
+
+
+def test_a_part_that_is_read_with_others_is_used_twice() -> None:
+    def loss(o: Tensor) -> Tensor:
+        deviation, mean = o.chunk(2, 1)
+        return gaussian(mean, ROW, deviation) + torch.cat([deviation, mean]).mean()
+
+    assert told(loss, 2) is None
+
+
+class Deviation(nn.Module):
+    """One deviation for all inputs, learned beside a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.log = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("loss", LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+def test_a_likelihood_with_a_parameter_for_its_deviation_is_told(
+    loss: Callable[..., Tensor],
+) -> None:
+    model = Deviation()
+    found = told(lambda o: loss(o, ROW, model.log), of=model)
+
+    assert found == {"count": 6.0, "column": 1.0}
+
+
+WEIGHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "along-the-targets": lambda e, s: (e.square() * s.T).mean(),
+    "of-each-pair": lambda e, s: (e.square() * (s * ROW)).mean(),
+    "of-each-pair-by-parameters": lambda e, s: (e.square() * (s @ s.T).exp()).mean(),
+    "kernel": lambda e, s: (-e.square() * s.exp()).exp().mean(),
+    "hinge-of-sums": lambda e, s: F.relu(s - e.square()).mean(),
+    "squared-sums": lambda e, s: (s - e.square()).square().mean(),
+    "temperature": lambda e, s: (-e.square() * s.exp().mean()).log_softmax(1).mean(),
+    "shares-of-a-row": lambda e, s: (e.square() / e.square().sum(1, keepdim=True)).mean(),
+    "shares-of-all": lambda e, s: (e.square() / e.square().mean()).mean(),
+    "by-a-root-of-all": lambda e, s: (e.square() * (e.square().mean() + 1).sqrt()).mean(),
+    "inverse": lambda e, s: (s.exp() / (1 + e.square())).mean(),
+    "potential": lambda e, s: ((s * e.square()).sum(0) - LEVELS).square().mean(),
+    "differences-themselves": lambda e, s: (e * s.exp()).mean(),
+    "shifted-differences": lambda e, s: (e - s).square().mean(),
+    "shifted-and-weighed": lambda e, s: (e * s.exp() - 0.1 * ROW).square().mean(),
+    "weighed-and-shifted": lambda e, s: (e * s.exp() - 0.1 * ROW).mean(),
+    "weighed-and-added-to": lambda e, s: (e * s.exp() + s).mean(),
+    "powers": lambda e, s: (e.abs() ** s.exp()).mean(),
+    "added-by-products": lambda e, s: torch.addcmul(e.square(), s, s).exp().mean(),
+    "many-tables": lambda e, s: (e.square() * s.expand(3, N, 1)).mean(),
+}
+
+
+@pytest.mark.parametrize("loss", WEIGHED.values(), ids=WEIGHED.keys())
+def test_other_tables_weighed_by_a_model_are_silent(loss: Callable[..., Tensor]) -> None:
+    assert told(lambda o: loss(o[:, :1] - ROW, o[:, 1:]), 2) is None
 
 
 def test_half_precision_is_precise_enough() -> None:
@@ -120,6 +237,8 @@ MEANT: dict[str, Loss] = {
         torch.maximum(LEVELS * (o.squeeze(1) - COLUMN), (LEVELS - 1) * (o.squeeze(1) - COLUMN))
     ).mean(),
     "a-level-for-each": lambda o: ((o - ROW).abs() * LEVELS).mean(),
+    "a-level-for-each-prediction": lambda o: ((o - ROW).abs() / LEVELS[:, None]).mean(),
+    "all-pairs-chosen": lambda o: ((o - ROW).square() * torch.ones(N, N)).mean(),
     "divided-by-scales": lambda o: ((o - ROW) / LEVELS).square().mean(),
     "kernel": lambda o: (-(o - ROW).square()).exp().mean(),
     "power-of-two": lambda o: (2 ** (o - ROW)).mean(),

@@ -144,3 +144,36 @@ def test_a_loss_of_its_own_of_the_values_is_read_too(nets: int, column: bool, ev
             optimizers[-1].step()
     unfailed(watcher)
     assert ("GL605" in {f.code for f in watcher.report.findings}) is column
+
+
+class MeanAndDeviation(nn.Module):
+    """A mean and the logarithm of a deviation, each a column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 32), nn.SiLU())
+        self.mean, self.log = nn.Linear(32, 1), nn.Linear(32, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x)
+        return self.mean(h), self.log(h).clamp(-3, 3)
+
+
+def by_hand(mean: Tensor, log: Tensor, target: Tensor) -> Tensor:
+    return (log + 0.5 * (target - mean) ** 2 * torch.exp(-2 * log)).mean()
+
+
+def normal(mean: Tensor, log: Tensor, target: Tensor) -> Tensor:
+    return -torch.distributions.Normal(mean, log.exp()).log_prob(target).mean()
+
+
+@BOTH
+@pytest.mark.parametrize("likelihood", [by_hand, normal])
+def test_a_likelihood_of_all_pairs_is_told_of(likelihood: Any, every: Any) -> None:
+    net = MeanAndDeviation()
+
+    def loss(column: bool) -> Step:
+        return lambda x, _, y: likelihood(*net(x), y[:, None] if column else y)
+
+    assert ("GL605", "mean") in fit(net, loss(column=False), every)
+    assert "GL605" not in {code for code, _ in fit(MeanAndDeviation(), loss(column=True), every)}
