@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,6 +37,11 @@ PASSES = ACTIVATIONS | frozenset(
     ]
 )
 """Operations that hand the size of the signal on: none adds a second signal or normalizes."""
+
+_JOINS = frozenset({"add", "concat"})
+
+_MOVES = frozenset({"index", "sum"})
+"""Rows chosen, or added to rows ("index_add"), and sums: messages between nodes of a graph."""
 
 DISPLAY = {
     "relu": "ReLU",
@@ -127,14 +132,16 @@ def following_activation(graph: Graph, op: Operation) -> Operation | None:
     return found[0] if len(found) == 1 else None
 
 
-def chains(graph: Graph) -> Iterator[tuple[Link, ...]]:
+def chains(
+    graph: Graph, through: Callable[[Operation], bool] | None = None
+) -> Iterator[tuple[Link, ...]]:
     """Yield the un-normalized chains of weight layers, longest first, without overlap.
 
     A normalization, a join of two signals (residual, gate, concatenation), attention and
-    anything unknown end a chain.
+    anything unknown end a chain; with `through`, whatever it does not hold for.
     """
     weights = [o for o in graph if o.kind in MULTIPLIES and not o.in_loss]
-    after = {o.id: [n.id for n in graph.ahead(o, hands_on)] for o in weights}
+    after = {o.id: [n.id for n in graph.ahead(o, through or hands_on)] for o in weights}
     left = {o.id for o in weights}
     while left:
         length: dict[int, int] = {}
@@ -162,6 +169,28 @@ def hands_on(op: Operation) -> bool:
     # So is a matrix that no one learns: the adjacency of a graph.
     fixed = op.kind == "matmul" and len(op.inputs) == 1
     return op.kind in PASSES or constant or fixed
+
+
+def with_sums(graph: Graph) -> Callable[[Operation], bool]:
+    """Return what tells the operations that hand a signal on, those that sum it up included.
+
+    Sums over neighbors, positions and branches. Joined signals count where each comes from
+    weight layers that all read the same: no sum of different depths, as a residual add is.
+    """
+    behind: dict[int, frozenset[int]] = {}
+    nearest: dict[int, frozenset[int]] = {}
+    passing: set[int] = set()
+    for op in graph:
+        found = frozenset[int]().union(*(nearest[i] for i in op.inputs))
+        behind[op.id] = found
+        alike = all(graph.by_id[i].kind in MULTIPLIES for i in found)
+        alike = alike and len({behind[i] for i in found}) == 1
+        joins = op.kind in _JOINS and len(op.inputs) > 1 and not op.missing and alike
+        moves = op.kind in _MOVES and (len(op.inputs) == 1 or alike)
+        if hands_on(op) or joins or moves:
+            passing.add(op.id)
+        nearest[op.id] = found if op.id in passing else frozenset({op.id})
+    return lambda op: op.id in passing
 
 
 def initial_value(trace: Trace, metric: str, path: str) -> float | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gradlint.finding import Severity
+from gradlint.graph import Operation
 from gradlint.rules.exploding_signal import ExplodingSignal
 from gradlint.testing import chain, findings_of, observe, trace_of
 from gradlint.trace import Trace
@@ -107,3 +109,94 @@ def test_the_message_names_the_growth_and_the_layers() -> None:
     )
     assert found.module == "0"
     assert found.modules == tuple(str(2 * i) for i in range(8))
+
+
+def rounds(
+    *, join: str = "add", depth: int = 6, skip: bool = False, data: bool = False
+) -> tuple[Operation, ...]:
+    """Rounds in which each layer's messages are summed and joined with what it keeps itself.
+
+    With `skip` its input is joined instead of what a layer makes of it, with `data` what needs
+    no gradient.
+    """
+    made: list[Operation] = []
+
+    def add(kind: str, *inputs: int, missing: int = 0) -> int:
+        i = len(made)
+        path = f"{i}" if kind == "linear" else ""
+        made.append(
+            Operation(
+                id=i,
+                kind=kind,
+                name=kind,
+                module=path,
+                site=path,
+                inputs=inputs,
+                parameters=(f"{i}.weight",) if path else (),
+                missing=missing,
+            )
+        )
+        return i
+
+    before = add("linear", missing=1)
+    for _ in range(depth):
+        message = add("index", add("linear", before), missing=1)
+        own = before if skip else add("linear", before)
+        if join == "index":
+            before = add("index", own, message)
+        else:
+            before = add(join, *((own, message) if not data else (message,)), missing=int(data))
+        before = add("relu", before)
+    return tuple(made)
+
+
+def grown(operations: tuple[Operation, ...], factor: float = 4.0) -> Trace:
+    """The trace of a model in which each weight layer's output is larger than the last one's."""
+    level: dict[int, float] = {}
+    seen = []
+    for op in operations:
+        level[op.id] = max((level[i] for i in op.inputs), default=1 / factor)
+        if op.kind == "linear":
+            level[op.id] *= factor
+            seen.append(observe("activation_rms", op.site, [level[op.id]], step=0))
+    return trace_of(*seen, operations=operations)
+
+
+@pytest.mark.parametrize("join", ["add", "concat", "index"])
+def test_sums_over_neighbors_and_of_parallel_layers_do_not_end_a_chain(join: str) -> None:
+    (found,) = findings_of(ExplodingSignal(), grown(rounds(join=join)))
+
+    assert found.message == (
+        "activation RMS grows from 1 to 4.1e+03 over 7 weight layers: 4 times a layer (limit 1000 "
+        "over all)"
+    )
+    assert found.help.startswith("Average what is summed")
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        pytest.param(rounds(skip=True), id="a-residual-add"),
+        pytest.param(rounds(skip=True, join="concat"), id="a-dense-block"),
+        pytest.param(rounds(skip=True, join="index"), id="added-to-what-is-handed-on"),
+        pytest.param(rounds(data=True), id="data-that-are-added"),
+        pytest.param(rounds(join="mul"), id="a-gate"),
+    ],
+)
+def test_a_sum_of_different_depths_ends_a_chain(operations: tuple[Operation, ...]) -> None:
+    assert not findings_of(ExplodingSignal(), grown(operations))
+
+
+def test_data_joined_to_two_parallel_layers_end_a_chain() -> None:
+    changed = [
+        replace(op, missing=1) if op.kind == "add" and len(op.inputs) == 2 else op
+        for op in rounds()
+    ]
+
+    assert not findings_of(ExplodingSignal(), grown(tuple(changed)))
+
+
+def test_a_growth_that_sums_have_no_part_in_is_advised_on_by_its_initialization() -> None:
+    (found,) = findings_of(ExplodingSignal(), deep(growing(4.0, 8)))
+
+    assert found.help.startswith("Initialize with the gain")
