@@ -17,6 +17,9 @@ from gradlint.target.trial import copied
 LEAST = 4
 """Positions below which there is hardly a past and a future."""
 
+IGNORED = -100
+"""The label that torch's cross entropy leaves out."""
+
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _OTHER_ORDER = frozenset({"XLNetLMHeadModel", "CpmAntForCausalLM"})
 """Called so in transformers, but they see a prefix whole, or predict in another order."""
@@ -28,18 +31,63 @@ def declared_causal(model: nn.Module) -> bool:
     Of transformers' families that also come as masked language models (BERT, RoBERTa …) the
     configuration has to say so, too.
     """
+    return _called_causal(model) and not no_decoder(model)
+
+
+def no_decoder(model: nn.Module) -> bool:
+    """Whether a model is of a family of masked ones, and no decoder by its configuration."""
+    home = vars(sys.modules.get(type(model).__module__, sys))
+    masked = any(name.endswith("ForMaskedLM") for name in home)
+    return masked and not getattr(getattr(model, "config", None), "is_decoder", False)
+
+
+def _called_causal(model: nn.Module) -> bool:
     kind = type(model)
     if not kind.__name__.endswith(_CAUSAL) or kind.__name__ in _OTHER_ORDER:
         return False
     config = getattr(model, "config", None)
     if getattr(config, "use_bidirectional_attention", None):
         return False
-    if getattr(config, "causal", True) is False:  # XLM and Flaubert are masked models by default
+    # XLM and Flaubert are masked models by default
+    return getattr(config, "causal", True) is not False
+
+
+def trained_causal(
+    model: nn.Module, run: Callable[[nn.Module, Any, Any], Any], inputs: Any, targets: Any
+) -> bool:
+    """Whether a model that is called causal, and no decoder, is trained on the next token.
+
+    Its labels are its tokens, but for ignored ones, and its loss reads each against the output
+    in front: the first label of all is read against none.
+
+    Args:
+        model: The model; unchanged.
+        run: Returns the loss of a model on inputs and targets.
+        inputs: A batch's inputs.
+        targets: Its targets.
+    """
+    tokens = _tokens(inputs)
+    wanted = [t for _, t in named_tensors(targets, "target")]
+    if tokens is None or not _called_causal(model) or len(wanted) != 1:
         return False
-    home = vars(sys.modules.get(kind.__module__, sys))
-    if any(name.endswith("ForMaskedLM") for name in home):
-        return bool(getattr(config, "is_decoder", False))
-    return True
+    labels, cut = wanted[0], tokens.shape[1] // 2
+    if labels.shape != tokens.shape or labels.dtype != tokens.dtype:
+        return False
+    told = labels == tokens.to(labels.device)
+    if not bool((told | (labels == IGNORED)).all()) or not bool(told[-1, cut] and told[:, 0].any()):
+        return False  # masked tokens have other labels; a prefix that is seen whole has none
+    others = _different(labels.flatten(), tokens.flatten()).reshape(labels.shape)
+    twin = copied(model, model).eval()
+
+    def loss(*changed: int) -> float:
+        given = labels.clone()
+        for position in changed:
+            given[:, position] = torch.where(told, others, labels)[:, position]
+        with torch.no_grad():
+            replaced = tree_map(lambda leaf: given if leaf is labels else leaf, targets)
+            return float(run(twin, inputs, replaced))
+
+    return loss() == loss(0) != loss(cut)
 
 
 def predicts_next(inputs: Any, targets: Any) -> bool:

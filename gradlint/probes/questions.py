@@ -15,7 +15,13 @@ from gradlint.probes.batch_statistics import batch_statistics
 from gradlint.probes.constant_output import constant_output
 from gradlint.probes.custom_derivatives import custom_derivatives
 from gradlint.probes.evaluation_mode import evaluation_mode
-from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
+from gradlint.probes.future_leakage import (
+    declared_causal,
+    future_leakage,
+    no_decoder,
+    predicts_next,
+    trained_causal,
+)
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
 from gradlint.probes.masked_tokens import masked_tokens
@@ -64,8 +70,7 @@ def ask(
     if not own_step and first.targets is not None:
         asked["constant-output"] = lambda: constant_output(model, call, batches)
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)
-    if declared_causal(model) or predicts_next(first.inputs, first.targets):
-        asked["future-leakage"] = lambda: future_leakage(model, _seeded(with_inputs), first.inputs)
+    asked["future-leakage"] = lambda: _looks_ahead(model, call, first)
     asked["batch-statistics"] = lambda: batch_statistics(model, _seeded(call), batches)
     asked["loss-terms"] = lambda: loss_terms(model, _seeded(call), batches)
     asked["time-gradients"] = lambda: time_gradients(model, _seeded(call), batches)
@@ -78,6 +83,25 @@ def ask(
         asked["batch-fit"] = lambda: batch_fit(model, fresh, call, batches, losses)
     answers = {name: _answer(question) for name, question in asked.items()}
     return {name: found for name, found in answers.items() if found is not None}
+
+
+def _looks_ahead(model: nn.Module, call: Call, batch: Batch) -> Observed:
+    """Ask for later tokens where the next one is to be predicted."""
+
+    def loss(model: nn.Module, inputs: Any, targets: Any) -> Any:
+        return _seeded(call)(model, Batch(inputs, targets))[0]
+
+    def with_inputs(model: nn.Module, inputs: Any) -> Any:
+        return call(model, Batch(inputs, batch.targets))
+
+    if not (
+        declared_causal(model)
+        or predicts_next(batch.inputs, batch.targets)
+        or trained_causal(model, loss, batch.inputs, batch.targets)
+    ):
+        return None
+    found = future_leakage(model, _seeded(with_inputs), batch.inputs)
+    return None if found is None else {**found, "no_decoder": no_decoder(model)}
 
 
 def _seeded(call: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:

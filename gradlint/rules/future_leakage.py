@@ -10,14 +10,17 @@ from gradlint.finding import Finding, Severity, Stage
 from gradlint.rules.base import Rule
 from gradlint.trace import Trace
 
+DECODER = "Set is_decoder=True in the model's configuration: it has no causal mask without."
+
 
 @dataclass(frozen=True)
 class FutureLeakage(Rule):
     """A model of the next token whose outputs depend on later tokens.
 
     ## What it does
-    Where each target is the token that follows in the input, or the model's class is called a
-    causal language model (``…ForCausalLM``, ``…LMHeadModel``), exchanges the second half of
+    Where each target is the token that follows in the input, by itself or by the shift in the
+    loss of a causal language model, or where the model's class is called one
+    (``…ForCausalLM``, ``…LMHeadModel``), exchanges the second half of
     one sequence, after training, in evaluation mode. Flags the model if its outputs at the
     positions before change by more than `max_leak` of their size.
 
@@ -69,8 +72,9 @@ class FutureLeakage(Rule):
     ## When it is wrong
     A class that is called causal and is not meant to be. Families that also come as masked
     language models (BERT and its kin) count as causal only if their configuration says
-    ``is_decoder``; those that see a prefix whole (XLNet, CPM-Ant) never do. Models of
-    another name whose targets are not the inputs, one token on, are not judged.
+    ``is_decoder``, or if their labels are their tokens, which their loss shifts; those that
+    see a prefix whole (XLNet, CPM-Ant) never do. Models of another name whose targets are not
+    the inputs, one token on, are not judged.
 
     ## References
     - Vaswani et al. (2017), "Attention is all you need", section 3.2.3: masking in the decoder
@@ -109,6 +113,7 @@ class FutureLeakage(Rule):
             f"exchanging the tokens from position {seen['position']} on changes the outputs before "
             f"by {leak:.2g} of their size{place} (limit {self.max_leak:.0e})",
             trace=trace,
+            help=DECODER if seen.get("no_decoder") else self.help,
             evidence={
                 "leak": leak,
                 "change": float(seen["change"]),

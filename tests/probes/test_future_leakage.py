@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import gradlint
-from gradlint.probes.future_leakage import declared_causal, future_leakage, predicts_next
+from gradlint.probes.future_leakage import (
+    declared_causal,
+    future_leakage,
+    predicts_next,
+    trained_causal,
+)
 
 IDS = torch.randint(0, 20, (4, 8), generator=torch.Generator().manual_seed(1))
 
@@ -168,6 +173,69 @@ def test_masked_families_declare_in_their_configuration() -> None:
     for is_decoder in (True, False):
         config = transformers.BertConfig(**small, is_decoder=is_decoder)
         assert declared_causal(transformers.BertLMHeadModel(config)) is is_decoder
+
+
+def shifted(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:])
+
+
+def unshifted(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.transpose(1, 2), labels)
+
+
+def but(*ignored: int) -> Tensor:
+    """Return the tokens as labels, some positions ignored."""
+    labels = IDS.clone()
+    labels[:, list(ignored)] = -100
+    return labels
+
+
+MASKED = torch.where(torch.arange(8) % 3 == 0, 0, IDS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "loss", "causal"),
+    [
+        pytest.param(IDS, IDS.clone(), shifted, True, id="the-tokens"),
+        pytest.param(IDS, but(1, 7), shifted, True, id="some-ignored"),
+        pytest.param(IDS, IDS.clone(), unshifted, False, id="a-copy"),
+        pytest.param(IDS, but(0), unshifted, False, id="a-copy-but-for-the-first"),
+        pytest.param(MASKED, IDS.clone(), shifted, False, id="masked"),
+        pytest.param(IDS, but(0, 1, 2, 3, 4), shifted, False, id="a-prefix"),
+        pytest.param(IDS, but(4), shifted, False, id="ignored-at-the-middle"),
+        pytest.param(IDS, but(*range(8)), shifted, False, id="all-ignored"),
+        pytest.param(IDS, IDS.roll(1, 0), shifted, False, id="others"),
+        pytest.param(IDS, IDS[:, 1:], shifted, False, id="fewer"),
+        pytest.param(IDS, IDS.float(), shifted, False, id="no-labels"),
+        pytest.param(IDS.float(), IDS.clone(), shifted, False, id="no-tokens"),
+    ],
+)
+def test_labels_that_are_the_tokens_and_that_the_loss_shifts_declare_it(
+    ids: Tensor, labels: Tensor, loss: Any, causal: bool
+) -> None:
+    model = type("MaskedForCausalLM", (Net,), {})(nn.Identity())
+
+    def call(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
+        return loss(model(ids), labels)
+
+    assert trained_causal(model, call, ids, labels) is causal
+    assert not trained_causal(Net(nn.Identity()), call, ids, labels)
+
+
+@pytest.mark.parametrize("is_decoder", [True, False])
+def test_a_masked_family_that_is_trained_on_the_next_token_is_asked(is_decoder: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, is_decoder=is_decoder,
+    )  # fmt: skip
+    model = transformers.BertLMHeadModel(config)
+
+    report = gradlint.check(model, {"input_ids": IDS, "labels": IDS.clone()}, steps=2, seeds=1)
+
+    found = [f.help for f in report.findings if f.code == "GL612"]
+    assert len(found) == (0 if is_decoder else 1)
+    assert all("is_decoder=True" in text for text in found)
 
 
 @pytest.mark.parametrize(

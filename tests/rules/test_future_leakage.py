@@ -10,8 +10,8 @@ from gradlint.testing import findings_of, trace_of
 from gradlint.trace import Trace
 
 
-def trace(leak: float, module: str | None = "h.0.attention") -> Trace:
-    seen = {"leak": leak, "change": 0.8, "position": 8, "length": 16, "module": module}
+def trace(leak: float, module: str | None = "h.0.attention", **more: bool) -> Trace:
+    seen = {"leak": leak, "change": 0.8, "position": 8, "length": 16, "module": module, **more}
     return trace_of(probes={"future-leakage": seen})
 
 
@@ -52,3 +52,10 @@ def test_without_a_module_the_model_is_named() -> None:
 
     assert found.module == ""
     assert "first in" not in found.message
+
+
+@pytest.mark.parametrize("no_decoder", [True, False])
+def test_a_masked_family_is_told_what_to_set(no_decoder: bool) -> None:
+    (found,) = findings_of(FutureLeakage(), trace(0.3, no_decoder=no_decoder))
+
+    assert ("is_decoder=True" in found.help) is no_decoder
