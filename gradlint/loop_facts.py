@@ -97,13 +97,14 @@ class EmptyFacts:
     """An optimizer that took over from another one, and none of whose steps had a gradient.
 
     It made `steps` from step `first` on, alone; at `seen` of them that were looked at a backward
-    pass had gone before and left nothing.
+    pass had gone before and left nothing. `foreign` are its parameters if no model has any of them.
     """
 
     kind: str
     first: int
     steps: int
     seen: int
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class DetachedLoss(Rule):
     def _empty(self, trace: Trace, loop: LoopFacts) -> Iterator[Finding]:
         """Find a later phase whose loss leads to nothing that its optimizer holds."""
         for found in loop.empty:
-            if found.seen < self.min_seen:
+            if found.seen < self.min_seen or found.foreign:  # GL703's to say
                 continue
             yield self.finding(
                 "",

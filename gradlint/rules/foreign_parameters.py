@@ -24,7 +24,9 @@ class ForeignParameters(Rule):
     model it is one, too, if an optimizer stepped `min_steps` times after backward passes, holds
     nothing of the model, and never found a gradient at a parameter of its own; or if it holds a
     model that never had one nor moved in as many steps, while two copies of it or more were
-    called in its place: each a `deepcopy`, say, that is adapted to a task.
+    called in its place: each a `deepcopy`, say, that is adapted to a task. So is an optimizer
+    that takes over from another one, holds nothing of the models, and has no gradient at
+    `min_seen` steps looked at or more: after a resume, of a model that another one replaced.
 
     ## Why is this bad?
     The optimizer updates tensors that no forward pass reads; the model's own never move.
@@ -51,6 +53,7 @@ class ForeignParameters(Rule):
 
     ## References
     - PyTorch documentation, `torch.optim`, section "Constructing it"
+    - `min_seen` is that of GL708: one step without a gradient may be a dummy one
     """
 
     code: ClassVar = "GL703"
@@ -61,12 +64,13 @@ class ForeignParameters(Rule):
     exact: ClassVar = True
 
     min_steps: int = 10
+    min_seen: int = 3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         """Yield one finding if the optimizer holds parameters that are not the model's."""
         optimizer = given(trace)
         yield from self._strangers(trace)
-        copied = self._copied(trace)
+        copied = [*self._copied(trace), *self._empty(trace)]
         yield from copied
         if optimizer is None or optimizer.foreign == 0 or copied:
             return
@@ -129,6 +133,23 @@ class ForeignParameters(Rule):
             )
             for seen in (loop.originals if loop is not None else ())
             if seen.steps >= self.min_steps
+        ]
+
+    def _empty(self, trace: Trace) -> list[Finding]:
+        """Find optimizers that took over, hold nothing of the models and never have a gradient."""
+        loop = trace.facts.loop
+        return [
+            self.finding(
+                "",
+                f"{seen.kind} made {seen.steps} steps from step {seen.first} on: none of the "
+                f"{seen.foreign} parameters it holds had a gradient at any of the {seen.seen} "
+                "looked at; backward goes to a model that does not have them",
+                trace=trace,
+                step=seen.first,
+                evidence={"foreign": seen.foreign, "held": 0, "steps": seen.steps},
+            )
+            for seen in (loop.empty if loop is not None else ())
+            if seen.foreign and seen.steps >= self.min_steps and seen.seen >= self.min_seen
         ]
 
     def skip_reason(self, trace: Trace) -> str | None:

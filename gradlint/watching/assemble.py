@@ -74,6 +74,8 @@ def _with_clipping(trace: Trace) -> Trace:
 def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:
     """Return an optimizer's facts; models that were found since may own what was foreign."""
     facts = known.facts or OptimizerFacts(known.kind)
+    if known.optimizer() is None:  # with the function that made it
+        return facts
     own = {id(p) for p in loop.observer.parameters.values()}
     foreign = sum(id(p) not in own for p in known.parameters())
     return replace(facts, foreign=min(facts.foreign, foreign))

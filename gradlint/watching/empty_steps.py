@@ -17,6 +17,8 @@ class _Steps:
     seen: int = 0
     full: bool = False
     """Whether any of them had something to apply."""
+    foreign: int = 0
+    """Parameters it holds, where they are no watched model's."""
 
 
 class EmptySteps:
@@ -32,13 +34,15 @@ class EmptySteps:
         """
         steps = self._steps.setdefault(known, _Steps(interval.number))
         looked = interval.closeup is not None and interval.thorough and not interval.rests
-        ran = interval.backwards or interval.aside
-        if steps.full or not known.paths:
+        # What leads to another network says nothing of one that holds none of the models.
+        ran = interval.backwards or (interval.aside and known.paths)
+        if steps.full:
             return
         held = [p for p in known.parameters() if p.requires_grad]
         reached = any(p.grad is not None or id(p) in interval.backward.norms for p in held)
         steps.full = reached or not held
         steps.seen += bool(looked and ran)
+        steps.foreign = 0 if known.paths else len(held)
 
     def facts(self, stepped: Sequence[Known]) -> tuple[EmptyFacts, ...]:
         """Return the optimizers that took over from others, and never found a gradient."""
@@ -53,5 +57,6 @@ class EmptySteps:
                 if other is not known
             )
             if alone:
-                found.append(EmptyFacts(known.kind, steps.first, known.steps, steps.seen))
+                made = known.steps, steps.seen, steps.foreign
+                found.append(EmptyFacts(known.kind, steps.first, *made))
         return tuple(found)

@@ -42,7 +42,7 @@ class Gradients:
         """Note the norms that a backward left."""
         observer = self._loop.observer
         interval.backward = norms_by_id(list(observer.parameters.values()))
-        if len(self.fed) < len(observer.parameters):
+        if not observer.parameters.keys() <= self.fed:  # models that are gone stay in it
             self.fed |= {n for n, p in observer.parameters.items() if p.grad is not None}
 
     def before_update(self, interval: Interval, known: Known) -> None:

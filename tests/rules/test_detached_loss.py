@@ -104,3 +104,9 @@ def test_an_optimizer_that_took_over_and_never_finds_a_gradient(seen: int, flagg
         "Adam made 30 steps from step 61 on, and backward left no gradient at any of the 3 looked "
         "at: no parameter leads to the loss"
     ] * flagged
+
+
+def test_one_that_holds_nothing_of_the_models_is_another_rules() -> None:
+    empty = EmptyFacts("Adam", 61, 30, 30, foreign=4)
+
+    assert findings_of(DetachedLoss(), trace_of(loop=LoopFacts(steps=90, empty=(empty,)))) == ()

@@ -8,6 +8,7 @@ from gradlint.finding import Severity
 from gradlint.rules.foreign_parameters import ForeignParameters
 from gradlint.testing import findings_of, observe, trace_of
 from gradlint.trace import (
+    EmptyFacts,
     LoopFacts,
     ModuleFacts,
     OptimizerFacts,
@@ -176,3 +177,32 @@ def test_an_original_is_judged_where_no_optimizer_of_the_watched_is_known() -> N
 
     assert ForeignParameters().skip_reason(seen) is None
     assert ForeignParameters().skip_reason(trace_of(loop=LoopFacts(steps=200)))
+
+
+EMPTY = EmptyFacts("AdamW", 13, 168, 34, foreign=18)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(EMPTY, Severity.ERROR, id="of-a-model-that-was-replaced"),
+        pytest.param(replace(EMPTY, steps=10, seen=3), Severity.ERROR, id="just-enough"),
+        pytest.param(replace(EMPTY, steps=9), Severity.NOTE, id="a-few-steps"),
+        pytest.param(replace(EMPTY, seen=2), Severity.NOTE, id="hardly-looked-at"),
+        pytest.param(replace(EMPTY, foreign=0), Severity.NOTE, id="of-the-model-itself"),
+    ],
+)
+def test_one_that_took_over_and_holds_nothing_of_the_models(
+    seen: EmptyFacts, expected: Severity
+) -> None:
+    loop = LoopFacts(steps=180, backwards=180, empty=(seen,))
+
+    (found,) = findings_of(ForeignParameters(), trace(6, True, loop=loop))
+
+    assert found.severity is expected
+    if expected is Severity.ERROR:
+        assert found.message == (
+            f"AdamW made {seen.steps} steps from step 13 on: none of the 18 parameters it holds "
+            f"had a gradient at any of the {seen.seen} looked at; backward goes to a model that "
+            "does not have them"
+        )

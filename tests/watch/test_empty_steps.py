@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +141,33 @@ def test_the_second_phase_is_named(tmp_path: Path) -> None:
     again = read_trace(tmp_path / "run.jsonl").facts.loop
     assert again is not None
     assert again.empty == (EmptyFacts("AdamW", FIRST + 1, SECOND, again.empty[0].seen),)
+
+
+def resumed(kept: list[Net], *, whole: bool) -> None:
+    """Train on; the model that was saved takes the place of the one the optimizer holds."""
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    if kept and whole:
+        net = copy.deepcopy(kept[-1])
+    elif kept:
+        net.load_state_dict(kept[-1].state_dict())
+    for _ in range(SECOND):
+        train(net, optimizer)
+    kept[:] = [net]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_model_that_took_the_place_of_what_the_optimizer_holds(whole: bool) -> None:
+    torch.manual_seed(0)
+    kept: list[Net] = []
+
+    with Watcher(discover=True) as watcher:
+        resumed(kept, whole=whole)
+        resumed(kept, whole=whole)
+
+    unfailed(watcher)
+    loop = watcher.trace().facts.loop
+    assert loop is not None
+    assert [(e.first, e.steps, e.foreign) for e in loop.empty] == [(SECOND + 1, SECOND, 4)] * whole
+    errors = [f.code for f in watcher.report.causes if f.severity is Severity.ERROR]
+    assert errors == ["GL703"] * whole
