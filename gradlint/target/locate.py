@@ -72,6 +72,7 @@ def _located(
 ) -> Target:
     """The target of an imported module; see `locate`."""
     model = find_model(found, seed)
+    found.trained.forbid(model.sample)
     named, note = (None, "") if recipe is not None else names.find_batch(found, batch)
     source = None
     if named is not None:

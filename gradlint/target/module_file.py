@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from gradlint.errors import TargetNotFoundError, UsageError
-from gradlint.target.import_guard import guarded
+from gradlint.target.import_guard import Trained, guarded
 
 FILES = (".py", ".txt", ".ipynb", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".yaml")
 """Suffixes by which a target is a file's name, and no module's."""
@@ -28,6 +28,7 @@ class Imported:
     module: ModuleType
     path: str
     name: str | None
+    trained: Trained
 
     def command(self, name: str) -> str:
         """The exact command that checks `name`."""
@@ -56,8 +57,10 @@ def import_target(target: str) -> Imported:
     file = Path(path)
     if file.suffix in FILES or os.sep in path or file.exists():
         _check_file(file, target)
-        return Imported(_import_file(file, path), path, name)
-    return Imported(_import_module(path), path, name)
+        module, trained = _import_file(file, path)
+    else:
+        module, trained = _import_module(path)
+    return Imported(module, path, name, trained)
 
 
 def _divided(target: str) -> tuple[str, str | None]:
@@ -94,7 +97,7 @@ def _check_file(file: Path, target: str) -> None:
         )
 
 
-def _import_file(file: Path, path: str) -> ModuleType:
+def _import_file(file: Path, path: str) -> tuple[ModuleType, Trained]:
     real = file.resolve()
     digest = hashlib.sha256(str(real).encode()).hexdigest()[:8]
     stem = "".join(c if c.isalnum() else "_" for c in file.stem)
@@ -108,17 +111,17 @@ def _import_file(file: Path, path: str) -> ModuleType:
     linecache.checkcache(str(real))
     sys.modules.pop(name, None)  # the latest target comes last
     sys.modules[name] = module
-    with guarded(path, str(real)):
+    with guarded(path, str(real)) as trained:
         spec.loader.exec_module(module)
-    return module
+    return module, trained
 
 
-def _import_module(name: str) -> ModuleType:
+def _import_module(name: str) -> tuple[ModuleType, Trained]:
     _first_on_path(str(Path.cwd()))
     importlib.invalidate_caches()
-    with guarded(name, None):
+    with guarded(name, None) as trained:
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(name), trained
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(f"{error.name}.")):
                 near = f"{name.replace('.', os.sep)}.py"

@@ -212,6 +212,22 @@ def test_a_training_in_an_imported_file_is_named_by_the_targets_line(program):
     assert "(line 4: import gl_script)" in str(error_of(program("import gl_script")))
 
 
+def test_a_short_training_of_the_target_at_import_is_named_by_its_line(program):
+    error = error_of(program(TRAINS.replace("range(1_000_000_000)", "range(5)")))
+
+    assert error.exit_code == 2
+    assert "model.py trains when it is imported (line 23: train())" in str(error)
+
+
+def test_a_teacher_may_be_trained_at_import(program):
+    text = TRAINS.replace("net = Net()", "net, student = Net(), Net()")
+    short = program(text.replace("1_000_000_000", "40"))
+
+    assert locate(f"{short}:student").object == "student"
+    assert "trains when" in str(error_of(f"{short}:net"))
+    assert "trains when" in str(error_of(f"{program(text)}:student"))
+
+
 def test_one_step_at_import_is_no_training(program):
     target = locate(program(TRAINS.replace("range(1_000_000_000)", "range(2)")))
 
