@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from gradlint.probes.function_slopes import Made, function_slopes
+from gradlint.probes.function_ways import function_ways
 from gradlint.target.trial import copied
 from gradlint.target.user_code import is_users
 
@@ -50,14 +51,15 @@ def custom_derivatives(
             parameter (a threshold below zero) may leave nothing to compare.
 
     Returns:
-        By the function's name, ``entries`` and ``slopes``. The first holds, by the input's name,
+        By the function's name, ``entries`` and others. The first holds, by the input's name,
         ``sloped`` (entries at which it rises or falls), ``against`` (those of them at which
         backward has the other sign or nothing, whatever the sign of all), ``flat`` (entries
         at which it does neither and backward passes something), ``along`` (the cosine of
         both), ``agreeing`` and ``opposite`` (entries at which both slope clearly, to the same
         side or not, where of those at which forward rises, or falls, backward has some of
-        each). The second is what
-        `function_slopes` says of every input. None where there is nothing to compare.
+        each). The second is what `function_slopes` says of every input, a third, ``ways``,
+        what `function_ways` says of those in which forward is linear and backward not its
+        transpose. None where there is nothing to compare.
     """
     found: dict[type[Function], Mapping[str, Any]] = {}
     for twin in (lambda: copied(model, model), fresh):
@@ -75,12 +77,13 @@ def custom_derivatives(
 
 @contextmanager
 def _recording(calls: dict[type[Function], Made]) -> Iterator[None]:
-    """Keep the arguments of each user's function at its first call."""
+    """Keep the arguments of each user's function at its first call that needs a gradient."""
     own = Function.__dict__["apply"]
     apply = own.__func__
 
     def recorded(cls: type[Function], *args: Any, **options: Any) -> Any:
-        if cls not in calls and not options and _is_users(cls):
+        found = calls.get(cls)
+        if (found is None or not found.needs) and not options and _is_users(cls):
             kept = (a.detach().to("cpu", copy=True) if isinstance(a, Tensor) else a for a in args)
             needs = (i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad)
             calls[cls] = Made(cls, tuple(kept), frozenset(needs))
@@ -104,6 +107,14 @@ def _compared(made: Made) -> Mapping[str, Mapping[str, Any]]:
         slopes = function_slopes(made)
     except Exception:  # made for one precision, or for what its model gives it alone
         slopes = None
+    ways = {}
+    for place in made.places:
+        slope = (slopes or {}).get(made.name(place))
+        if slope is not None and not slope["curved"] and not slope["right"]:
+            with suppress(Exception):
+                seen_ways = function_ways(made, place)
+                if seen_ways is not None:
+                    ways[made.name(place)] = seen_ways
     entries = {}
     for place in made.places:
         if slopes is None and len(made.places) > 1:
@@ -112,7 +123,7 @@ def _compared(made: Made) -> Mapping[str, Mapping[str, Any]]:
             seen = _by_entries(made, place)
             if seen is not None:
                 entries[made.name(place)] = seen
-    return {"entries": entries, "slopes": slopes or {}}
+    return {"entries": entries, "slopes": slopes or {}, "ways": ways}
 
 
 def _by_entries(made: Made, place: int) -> Mapping[str, float] | None:

@@ -284,6 +284,19 @@ def test_an_input_that_needs_no_gradient_is_not_looked_at() -> None:
     assert custom_derivatives(Bare(), run, torch.randn(64, 4)) is None
 
 
+def test_the_first_call_that_needs_a_gradient_is_looked_at() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            function: Any = made(clamp, inside)
+            return function.apply(self.fc(function.apply(x)))
+
+    assert custom_derivatives(Twice(), run, torch.randn(64, 4)) is not None
+
+
 def test_functions_are_called_as_before_afterwards() -> None:
     before = Function.__dict__["apply"]
 

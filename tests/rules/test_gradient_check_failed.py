@@ -192,3 +192,45 @@ def test_the_gravest_of_a_function_speaks() -> None:
 
     assert found.severity is Severity.ERROR
     assert found.evidence["against"] == 1.0
+
+
+def sent(
+    pairs: int = 32, missed: int = 0, onward: int = 0, *, itself: bool = False, cosine: float = 0.0
+) -> Trace:
+    ways = {"pairs": pairs, "missed": missed, "onward": onward, "itself": itself}
+    both = {"entries": {}, "slopes": {"h": slope(cosine, curved=False)}, "ways": {"h": ways}}
+    return trace_of(operations=OPERATIONS, probes={"custom-derivatives": {"Clamp": both}})
+
+
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        pytest.param(sent(32, 32, 32), True, id="sent-on"),
+        pytest.param(sent(32, 17, 17), True, id="more-than-half"),
+        pytest.param(sent(32, 16, 32), False, id="half-of-them-pass-it-back"),
+        pytest.param(sent(32, 32, 16), False, id="half-of-them-pass-it-elsewhere"),
+        pytest.param(sent(16, 16, 16), True, id="just-enough-pairs"),
+        pytest.param(sent(15, 15, 15), False, id="few-pairs"),
+        pytest.param(sent(itself=True, cosine=0.59), True, id="forward-itself"),
+        pytest.param(sent(itself=True, cosine=0.6), False, id="nearly-symmetric"),
+        pytest.param(sent(cosine=0.0), False, id="another-line"),
+    ],
+)
+def test_flags_gradients_that_are_sent_on_and_not_back(trace: Trace, flagged: bool) -> None:
+    found = findings_of(GradientCheckFailed(), trace)
+
+    assert [(f.severity, f.exact) for f in found] == ([(Severity.ERROR, True)] if flagged else [])
+
+
+def test_the_message_says_which_way_gradients_go() -> None:
+    (on,) = findings_of(GradientCheckFailed(), sent(32, 32, 30))
+    (itself,) = findings_of(GradientCheckFailed(), sent(itself=True, cosine=0.12))
+
+    assert on.message == (
+        "Clamp.backward sends gradients of h on, not back: 30 of 32 outputs pass one to entries "
+        "that do not move them, and none to an entry that does"
+    )
+    assert itself.message == (
+        "Clamp.backward applies forward itself to the gradient of h, not its transpose: their "
+        "cosine is 0.12"
+    )
