@@ -40,7 +40,7 @@ def masked_tokens(
         hides in common with their neighbor, or exchange fewer than two tokens.
     """
     named = named_tensors(inputs, "input")
-    masks = {name: t for name, t in named if _is_mask(t)}
+    masks = {name: t for name, t in named if is_mask(t)}
     if not masks:
         return None
     name, first = next(iter(masks.items()))
@@ -58,9 +58,30 @@ def masked_tokens(
     fit = (common > 0) & (moved.sum(1) >= LEAST)
     if 2 * int(fit.sum()) < len(first):
         return None
+    change = change_by(model, run, inputs, lambda leaf: exchanged.get(id(leaf), leaf))
+    if change is None:
+        return None
+    return {
+        "change": change,
+        "tokens": int(moved.sum()),
+        "mask": name,
+        "of": next(iter(tokens)),
+    }
+
+
+def change_by(
+    model: nn.Module,
+    run: Callable[[nn.Module, Any], Any],
+    inputs: Any,
+    exchanged: Callable[[Any], Any],
+) -> float | None:
+    """Return the relative change of that output of a copy of `model` which changes most.
+
+    None where outputs cannot be compared, or are zero.
+    """
     twin = copied(model, model).eval()
     seen: list[list[Tensor]] = []
-    for given in (inputs, tree_map(lambda leaf: exchanged.get(id(leaf), leaf), inputs)):
+    for given in (inputs, tree_map(exchanged, inputs)):
         outputs = Outputs()
         with torch.no_grad(), HookManager(twin, outputs):
             run(twin, given)
@@ -69,17 +90,10 @@ def masked_tokens(
     if any(before.shape != after.shape for before, after in pairs):
         return None
     changes = [change_of(before, after) for before, after in pairs if before.any()]
-    if not changes or any(map(math.isnan, changes)):
-        return None
-    return {
-        "change": max(changes),
-        "tokens": int(moved.sum()),
-        "mask": name,
-        "of": next(iter(tokens)),
-    }
+    return None if not changes or any(map(math.isnan, changes)) else max(changes)
 
 
-def _is_mask(tensor: Tensor) -> bool:
+def is_mask(tensor: Tensor) -> bool:
     """Whether a tensor holds one of two values for each position of each sample."""
     if tensor.ndim != 2 or tensor.is_floating_point() or tensor.is_complex():
         return False

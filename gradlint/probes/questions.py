@@ -25,6 +25,7 @@ from gradlint.probes.future_leakage import (
 from gradlint.probes.input_ignored import input_ignored
 from gradlint.probes.loss_terms import loss_terms
 from gradlint.probes.masked_tokens import masked_tokens
+from gradlint.probes.padded_tokens import padded_tokens
 from gradlint.probes.time_gradients import time_gradients
 from gradlint.probes.unit_sizes import unit_sizes
 from gradlint.target.batches import Batch
@@ -67,6 +68,7 @@ def ask(
         asked["input-ignored"] = lambda: input_ignored(model, _seeded(call), first, second, steps)
     asked["custom-derivatives"] = lambda: custom_derivatives(model, _seeded(call), first, fresh)
     asked["masked-tokens"] = lambda: masked_tokens(model, _seeded(with_inputs), first.inputs)
+    asked["padded-tokens"] = lambda: padded_tokens(model, _seeded(with_inputs), first.inputs)
     if not own_step and first.targets is not None:
         asked["constant-output"] = lambda: constant_output(model, call, batches)
         asked["batch-leakage"] = lambda: batch_leakage(model, _seeded(with_inputs), first.inputs)

@@ -20,9 +20,10 @@ class InputIgnored(Rule):
     After at least `min_steps` training steps, gives the model two different batches in
     evaluation mode. Flags it if its output changes by at most `max_change` of its size, entries
     filled in where a mask hides (from 1e4 on) left out, and names the first module from which
-    on nothing changes any more. Where the inputs hold a mask,
-    samples also exchange the tokens at which it is the same in both: flags a model whose output
-    changes by no more than that.
+    on nothing changes any more. Where the inputs hold a mask, samples also exchange the tokens
+    at which it is the same in both; where they are padded and hold none, all tokens but the
+    padding and those that are the same in all samples: flags a model whose output changes by no
+    more than that.
 
     ## Why is this bad?
     A constant can fit the mean of the targets and nothing else. A mask the wrong way round
@@ -68,7 +69,8 @@ class InputIgnored(Rule):
     warm-up's first steps). It says nothing either if no module at all saw a difference and the
     batch holds fewer than two samples, since then the two batches were the same. A mask that
     chooses one position of each sample, all of whose other positions are ignored on purpose, is
-    none that two samples have in common.
+    none that two samples have in common. A model that is to count its tokens, whatever they are, is
+    flagged if they are padded.
 
     ## References
     - `max_change` is ten times the rounding error of float32 (1.2e-7): an output that changes
@@ -107,8 +109,11 @@ class InputIgnored(Rule):
         found = trace.facts.probes["input-ignored"]
         change = float(found["output_change"])
         masked = trace.facts.probes.get("masked-tokens")
+        padded = trace.facts.probes.get("padded-tokens")
         if change > self.max_change and masked is not None:
             yield from self._masked(trace, masked, int(found["steps"]))
+        if change > self.max_change and padded is not None:
+            yield from self._padded(trace, padded, int(found["steps"]))
         layers: Mapping[str, Any] = found.get("layers", {})
         if not change <= self.max_change:
             return
@@ -147,6 +152,23 @@ class InputIgnored(Rule):
             step=steps,
             help="Turn the mask round: look up which of its values hides a position (0 in an "
             "attention_mask of transformers, True in a key_padding_mask of torch).",
+            evidence={"output_change": change, "limit": self.max_change, "steps": steps},
+        )
+
+    def _padded(self, trace: Trace, padded: Mapping[str, Any], steps: int) -> Iterator[Finding]:
+        """Yield a finding if tokens exchanged between samples are not seen, padding left alone."""
+        change = float(padded["change"])
+        if not change <= self.max_change:
+            return
+        yield self.finding(
+            "",
+            f"{padded['tokens']} entries of {padded['of']} exchanged between samples, the padding "
+            f"({padded['padding']:g}) left alone, change the output by {change:.1e} of its size "
+            f"after {steps} steps (limit {self.max_change:.0e}): all it tells is where padding is",
+            trace=trace,
+            step=steps,
+            help="Turn the mask round that the model makes of its tokens (True hides in a "
+            "key_padding_mask of torch), or read its output where a token is.",
             evidence={"output_change": change, "limit": self.max_change, "steps": steps},
         )
 

@@ -122,3 +122,34 @@ def test_a_model_that_ignores_all_is_told_of_once() -> None:
     (found,) = findings_of(InputIgnored(), masked(0.0, output=0.0), exemptions=())
 
     assert "the input is ignored" in found.message
+
+
+def padded(change: float, *, output: float = 0.3) -> Trace:
+    trace = probed(output)
+    seen = {"change": change, "tokens": 240, "of": "input", "padding": 0.0}
+    probes = {**trace.facts.probes, "padded-tokens": seen}
+    return trace.but(facts=replace(trace.facts, probes=probes))
+
+
+@pytest.mark.parametrize(
+    ("change", "flagged"),
+    [(0.0, True), (1e-6, True), (1.1e-6, False), (0.3, False), (float("nan"), False)],
+)
+def test_tokens_that_change_nothing_beside_their_padding_are_flagged(
+    change: float, flagged: bool
+) -> None:
+    found = findings_of(InputIgnored(), padded(change), exemptions=())
+
+    assert bool(found) is flagged
+    if flagged:
+        assert found[0].message.startswith(
+            "240 entries of input exchanged between samples, the padding (0) left alone, change"
+        )
+        assert found[0].evidence["output_change"] == change
+        assert "mask round" in found[0].help
+
+
+def test_a_model_that_ignores_padding_too_is_told_of_once() -> None:
+    (found,) = findings_of(InputIgnored(), padded(0.0, output=0.0), exemptions=())
+
+    assert "the input is ignored" in found.message
