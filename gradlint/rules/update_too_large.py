@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gradlint.finding import Finding, Severity, Stage
-from gradlint.rules._losses import progress
+from gradlint.rules._losses import noise, progress
 from gradlint.rules._optimizer import NOT_GIVEN, given, maximizes, steps
 from gradlint.rules._scale_free import divides_scale_out
 from gradlint.rules._updates import matrices, median_updates
@@ -33,7 +33,9 @@ class UpdateTooLarge(Rule):
     warning where it fell. Under `check` it warns, too, of a classification in which half of the
     matrices were changed by more than `max_early_ratio` of their size, the loss rose to more
     than `min_rise` times its first value in these steps, and ended no lower than that of a
-    constant output, the logarithms of how often each class occurs.
+    constant output, the logarithms of how often each class occurs. A note where half of them
+    were changed by more than their own size, as the learning rate makes any gradient do, and
+    the loss rose so, beyond its noise, and has not halved since.
 
     ## Why is this bad?
     The gradient describes the loss near the weights. A step of a tenth of their size leaves
@@ -136,24 +138,40 @@ class UpdateTooLarge(Rule):
         found = []
         if severity is Severity.ERROR or thrown:
             found = list(self._blown_up(trace, 1.0, severity, ended))
-        yield from found or self._unlearned(trace, first, late)
+        yield from found or self._unlearned(trace, first, late) or self._thrown(trace, first, late)
 
     def skip_reason(self, trace: Trace) -> str | None:
         """Say so where the steps were not those of the user's optimizer."""
         return NOT_GIVEN if not steps(trace) else super().skip_reason(trace)
 
-    def _unlearned(self, trace: Trace, first: float, late: float) -> Iterator[Finding]:
+    def _unlearned(self, trace: Trace, first: float, late: float) -> list[Finding]:
         """First steps after which the loss rose, and then fell no further than a constant's."""
         constant = trace.facts.probes.get("constant-output", {}).get("loss")
-        early = [o.value for o in trace.of("loss").at("").training if o.step <= self.first_step]
-        worst = max(early, default=math.nan)
+        worst = self._worst_early(trace)
         if constant is None or not late >= constant or not worst > self.min_rise * abs(first):
-            return
+            return []
         ended = (
             f"the loss went from {first:.2g} by way of {worst:.2g} to {late:.2g}: a constant "
             f"output reaches {constant:.2g}"
         )
-        yield from self._blown_up(trace, self.max_early_ratio, Severity.WARNING, ended)
+        return list(self._blown_up(trace, self.max_early_ratio, Severity.WARNING, ended))
+
+    def _thrown(self, trace: Trace, first: float, late: float) -> list[Finding]:
+        """First steps that are too long by their rate alone, after which the loss rose."""
+        worst, loop = self._worst_early(trace), trace.facts.loop
+        if loop is not None and loop.streams > 1:
+            return []  # losses of several models rise by turns
+        risen = worst > self.min_rise * abs(first) and worst > first + 6 * noise(trace)
+        if not risen or not late > 0.5 * first:
+            return []
+        ended = f"the loss went from {first:.2g} by way of {worst:.2g} to {late:.2g}"
+        found = self._blown_up(trace, 1.0, Severity.NOTE, ended)
+        return [f for f in found if f.evidence["rate_suffices"]]
+
+    def _worst_early(self, trace: Trace) -> float:
+        """Return the highest loss of the first steps; not a number where there is none."""
+        losses = trace.of("loss").at("").training
+        return max((o.value for o in losses if o.step <= self.first_step), default=math.nan)
 
     def _passing(self, trace: Trace, path: str) -> bool:
         """Whether a matrix was trained for a small part of a loop only."""

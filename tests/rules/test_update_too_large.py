@@ -156,6 +156,48 @@ def test_the_message_says_what_a_constant_output_reaches() -> None:
     )
 
 
+ROSE = [2.0, 2.1, 2.3, *[1.5] * 38]
+
+
+def adam(
+    *ratios: list[float],
+    losses: list[float] = ROSE,
+    value: float = 0.1,
+    loop: LoopFacts | None = None,
+) -> Trace:
+    """Matrices 64 × 64 of norm 6 under Adam."""
+    optimizer = OptimizerFacts("Adam", groups=({"lr": value},))
+    observed = trace(*ratios, losses=losses, optimizer=optimizer, loop=loop)
+    norms = (observe("weight_norm", path, [6.0], step=0) for path in observed.parameters)
+    return observed.but(observations=[*observed, *(o for norm in norms for o in norm)])
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(adam(BLOWN), [Severity.NOTE], id="replaced-by-its-rate"),
+        pytest.param(adam(BLOWN, [0.01] * 40, [0.01] * 40), [], id="fewer-than-half"),
+        pytest.param(adam(HALF), [], id="not-replaced"),
+        pytest.param(adam(BLOWN, value=0.09), [], id="not-by-its-rate"),
+        pytest.param(trace(BLOWN, losses=ROSE), [], id="not-by-a-rate"),
+        pytest.param(adam(BLOWN, losses=[2.0, 2.1, 2.2, *[1.5] * 38]), [], id="hardly-rose"),
+        pytest.param(adam(BLOWN, losses=[2.0, *[1.5] * 11, 2.3, *[1.5] * 28]), [], id="rose-later"),
+        pytest.param(adam(BLOWN, losses=[2.0, 2.3, *[1.4, 1.6] * 20]), [], id="within-its-noise"),
+        pytest.param(adam(BLOWN, losses=[2.0, 2.3, *[1.0] * 39]), [], id="halved-all-the-same"),
+        pytest.param(adam(BLOWN, loop=LoopFacts(streams=2)), [], id="losses-of-several-models"),
+        pytest.param(adam(BLOWN, loop=LoopFacts()), [Severity.NOTE], id="in-a-loop"),
+    ],
+)
+def test_a_rate_that_replaces_the_weights_is_noted_where_the_loss_rose(observed, expected) -> None:
+    assert severities(observed) == expected
+
+
+def test_the_note_says_by_way_of_what_the_loss_went() -> None:
+    (found,) = findings_of(UpdateTooLarge(), adam(BLOWN))
+
+    assert found.message.endswith("; the loss went from 2 by way of 2.3 to 1.5")
+
+
 def test_updates_by_hand_are_the_users_steps() -> None:
     loop = LoopFacts(steps=40, by_hand=True)
 
