@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from gradlint.watching import Watcher
+from gradlint.watching.facts_of import schedulers_of
+from gradlint.watching.optimizers import Known
 from tests.watch.ledger import BOTH, STEPS, Ledger
 from tests.watch.test_optimizers import network, run
 
@@ -59,3 +62,17 @@ def test_the_rate_of_every_step_is_known(kind: str, every: Any) -> None:
 
     assert list(trace.of("learning_rate").training.values) == pytest.approx(rates)
     assert trace.facts.loop.schedulers == (kind,)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_scheduler_is_found_by_the_optimizer_it_refers_to(asked: bool) -> None:
+    model = nn.Linear(3, 2)
+    optimizer, other = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    schedulers = (
+        torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer),
+        torch.optim.lr_scheduler.StepLR(other, 10),
+    )
+    if asked:
+        assert all(vars(scheduler)["last_epoch"] == 0 for scheduler in schedulers)
+
+    assert schedulers_of([Known(optimizer)]) == {"ReduceLROnPlateau": None}
