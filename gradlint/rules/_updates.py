@@ -34,6 +34,20 @@ def matrices(trace: Trace) -> list[ParameterFacts]:
     return found
 
 
+def tables(trace: Trace) -> dict[str, float]:
+    """Paths of trainable embeddings, with the share of the entries that a batch's rows hold.
+
+    Left out where no gradient shows which rows are in use.
+    """
+    found = {}
+    for parameter in trace.parameters.values():
+        if parameter.requires_grad and "Embedding" in trace.module_kind(parameter.module):
+            zeros = trace.of("gradient_zero_share").at(parameter.path).training.median
+            if zeros < 1:
+                found[parameter.path] = 1 - zeros
+    return found
+
+
 def median_updates(trace: Trace, since: int, min_steps: int) -> dict[str, float]:
     """Median update-to-weight ratio of each matrix from step `since` of its own on.
 

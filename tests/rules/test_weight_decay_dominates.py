@@ -9,7 +9,7 @@ from gradlint.finding import Severity
 from gradlint.graph import Graph, Operation
 from gradlint.rules.weight_decay_dominates import WeightDecayDominates
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import ModuleFacts, OptimizerFacts, ParameterFacts, Trace
 
 SHRINKING = [10.0 * 0.5**i for i in range(12)]
 SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5.0}
@@ -203,3 +203,95 @@ def test_a_decay_that_takes_the_weights_away_is_named_before_a_penalty() -> None
     (found,) = findings_of(WeightDecayDominates(), observed)
 
     assert found.message.startswith("decay alone takes a weight away")
+
+
+STUCK = (0.7, *[0.69] * 11)
+GONE = [10.0, *[3.0] * 10, 0.1]
+
+
+def tables(
+    norms: Sequence[float] = GONE,
+    kind: str = "Adam",
+    zeros: float | None = 0.0,
+    ratio: float | None = 0.01,
+    losses: Sequence[float] = STUCK,
+    others: Sequence[float] = GONE,
+    groups: Sequence[dict[str, Any]] = ({"lr": 0.01, "weight_decay": 0.1},),
+    frozen: bool = False,
+) -> Trace:
+    """Two embeddings and nothing else; `others` are the norms of the second one."""
+    seen = []
+    for path, of_table in (("a.weight", norms), ("b.weight", others)):
+        seen += [
+            observe("weight_norm", path, of_table[:1], step=0),
+            observe("weight_norm", path, of_table[1:]),
+            observe("weight_rms", path, [0.5], step=0),
+        ]
+        if ratio is not None:
+            seen.append(observe("gradient_ratio", path, [ratio] * 11))
+        if zeros is not None:
+            seen.append(observe("gradient_zero_share", path, [zeros] * 4))
+    seen.append(observe("loss", "", losses, start=0))
+    return trace_of(
+        *seen,
+        modules=[ModuleFacts(path, "Embedding") for path in ("a", "b")],
+        parameters=[
+            ParameterFacts(
+                f"{path}.weight", (8, 8), requires_grad=not frozen, module=path, fan_in=8
+            )
+            for path in ("a", "b")
+        ],
+        optimizer=OptimizerFacts(kind, groups=tuple(groups)),
+    )
+
+
+def sgd(rate: float, momentum: float = 0.0) -> list[dict[str, Any]]:
+    return [{"lr": rate, "weight_decay": 0.1, "momentum": momentum}]
+
+
+@pytest.mark.parametrize(
+    ("observed", "flagged"),
+    [
+        pytest.param(tables(), True, id="gone"),
+        pytest.param(tables(norms=[10.0] * 11 + [0.5]), False, id="exactly-at-the-rest"),
+        pytest.param(tables(norms=[10.0] * 11 + [0.49]), True, id="just-below"),
+        pytest.param(tables(others=[10.0] * 12), False, id="another-table-holds-out"),
+        pytest.param(tables(others=[0.0, *GONE[1:]]), True, id="another-one-started-at-zero"),
+        pytest.param(tables(zeros=0.97), False, id="rows-in-use-may-hold-what-is-left"),
+        pytest.param(tables(zeros=0.95), True, id="rows-in-use-hold-too-little"),
+        pytest.param(tables(zeros=1.0), False, id="no-row-in-use"),
+        pytest.param(tables(zeros=None), False, id="rows-not-counted"),
+        pytest.param(tables(ratio=None), False, id="gradient-not-measured"),
+        pytest.param(tables(ratio=0.1), False, id="as-much-gradient"),
+        pytest.param(tables(ratio=0.09), True, id="less-gradient"),
+        pytest.param(tables(ratio=0.09, zeros=0.5), False, id="gradient-in-the-rows-in-use"),
+        pytest.param(tables(losses=(0.7, *[0.6] * 11)), False, id="learns"),
+        pytest.param(tables(losses=()), False, id="no-loss"),
+        pytest.param(tables(frozen=True), False, id="frozen"),
+        pytest.param(tables(norms=GONE[:5], others=GONE[:5]), False, id="too-few-steps"),
+        pytest.param(
+            tables(groups=[{"lr": 0.01, "weight_decay": 0.1}, {"lr": 0.01, "weight_decay": 0.0}]),
+            False,
+            id="a-group-without-decay",
+        ),
+        pytest.param(tables(kind="SGD", ratio=9.0, groups=sgd(0.09)), False, id="lives-111-steps"),
+        pytest.param(tables(kind="SGD", ratio=9.0, groups=sgd(0.11)), True, id="lives-91-steps"),
+        pytest.param(tables(kind="SGD", groups=sgd(0.1, 0.5)), True, id="momentum-counts"),
+        pytest.param(tables(kind="AdamW", groups=sgd(0.01)), False, id="decoupled"),
+    ],
+)
+def test_flags_embeddings_whose_rows_in_use_are_gone(observed: Trace, flagged: bool) -> None:
+    assert severities(observed) == ([Severity.ERROR] if flagged else [])
+
+
+def test_the_message_says_what_is_left_of_embeddings() -> None:
+    (adam,) = findings_of(WeightDecayDominates(), tables(zeros=0.75))
+    (sgd_,) = findings_of(WeightDecayDominates(), tables(kind="SGD", groups=sgd(0.5)))
+
+    assert adam.message == (
+        "decay adds 0.1 of each weight to a gradient of 0.02 of it: the rows in use of every "
+        "embedding that started above zero have 0.02 of their norm at most after 11 steps "
+        "(limit 0.05)"
+    )
+    assert sgd_.message.startswith("decay alone takes a weight away in 20 steps (limit 100): ")
+    assert adam.help.startswith("Lower weight_decay by 1000")
