@@ -108,6 +108,19 @@ class EmptyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TermFacts:
+    """A summand of the loss that leads to no parameter, but to what a model was called with.
+
+    It was there at `seen` of the steps looked at, from step `first` on. `shape` is that of the
+    tensor it leads to, which nobody learns.
+    """
+
+    first: int
+    seen: int
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OriginalFacts:
     """A model that an optimizer steps, and that no gradient reaches: its copies are trained.
 
@@ -173,6 +186,8 @@ class LoopFacts:
     originals: tuple[OriginalFacts, ...] = ()
     """Known when the loop is over."""
     empty: tuple[EmptyFacts, ...] = ()
+    term: TermFacts | None = None
+    """A term that teaches nobody; None where there is none."""
     streams: int = 1
     summed: int = 1
     """How many losses, of a backward pass each, the first step's loss is the sum of."""

@@ -27,6 +27,7 @@ from gradlint.loop_facts import QuietFacts as QuietFacts
 from gradlint.loop_facts import RankFacts as RankFacts
 from gradlint.loop_facts import ScalerFacts as ScalerFacts
 from gradlint.loop_facts import StrangerFacts as StrangerFacts
+from gradlint.loop_facts import TermFacts as TermFacts
 from gradlint.observation import MODEL as MODEL
 from gradlint.observation import Observation as Observation
 from gradlint.observation import Site as Site

@@ -20,12 +20,15 @@ class DetachedLoss(Rule):
     Says so when the loss has no `grad_fn`: backward raises, or reaches nothing; and when it is
     computed, without any layer, from a new tensor that leads to no parameter. In a loop of
     several phases, also where an optimizer that took over from another one never finds a
-    gradient, in `min_seen` steps looked at or more.
+    gradient, in `min_seen` steps looked at or more. Warns of a term of the loss that leads, in as
+    many, to no parameter but to what the model was called with, where nothing updates that and
+    no other term leads to it by way of a parameter.
 
     ## Why is this bad?
     Nothing is learned. Somewhere between parameters and loss stands a `detach`, `no_grad`,
     `.item()`, `.data`, a NumPy round trip, an `argmax` or another function without a
-    derivative, or every parameter is frozen.
+    derivative, or every parameter is frozen. Derivatives taken without `create_graph` are
+    numbers, too: an equation that a network is to fulfill teaches it nothing then.
 
     ## Example
     ```python
@@ -92,6 +95,25 @@ class DetachedLoss(Rule):
             )
         elif trace.facts.loop is not None:
             yield from self._empty(trace, trace.facts.loop)
+            yield from self._term(trace, trace.facts.loop)
+
+    def _term(self, trace: Trace, loop: LoopFacts) -> Iterator[Finding]:
+        """Find a summand of the loss that leads to nothing but a batch."""
+        term = loop.term
+        if term is None or term.seen < self.min_seen:
+            return
+        shape = " × ".join(str(size) for size in term.shape) or "one number"
+        yield self.finding(
+            "",
+            f"a term of the loss leads to no parameter at {term.seen} steps looked at, but to a "
+            f"tensor that the model was called with ({shape}) and that nothing updates",
+            trace=trace,
+            severity=Severity.WARNING,
+            step=term.first,
+            help="Take derivatives that the loss is made of with torch.autograd.grad(..., "
+            "create_graph=True): without it they lead to no parameter.",
+            evidence={"seen": term.seen},
+        )
 
     def _empty(self, trace: Trace, loop: LoopFacts) -> Iterator[Finding]:
         """Find a later phase whose loss leads to nothing that its optimizer holds."""

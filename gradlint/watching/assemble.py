@@ -154,6 +154,7 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         strangers=loop.strangers.facts() if unclaimed else (),
         originals=() if loop.looking else loop.originals.facts(loop.observer, loop.gradients.fed),
         empty=loop.empty_steps.facts(loop.optimizers.stepped),
+        term=loop.data.terms.facts(),
         streams=streams,
         summed=loop.series.summed or 1,
         compiled=loop.compiled.found(loop),

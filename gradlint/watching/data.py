@@ -19,6 +19,7 @@ from gradlint.probes.target_values import target_values
 from gradlint.watching.described import described, only
 from gradlint.watching.later import Later
 from gradlint.watching.links import Links
+from gradlint.watching.terms import Terms
 
 BATCHES = 3
 """Batches looked at: one batch's accident must not look like the data's."""
@@ -43,6 +44,7 @@ class Data:
         self._raised: tuple[LossFacts, ...] = ()
         self._given: Any = None
         self.links = Links()
+        self.terms = Terms()
         self.later = Later()
         self._count = 0
         self._again = 0
@@ -64,6 +66,7 @@ class Data:
     def begin_step(self) -> None:
         """Let go of the outputs of a forward that no backward followed."""
         self.links.begin()
+        self.terms.begin()
         self.later.begin()
 
     def note(self, observer: Observer, loss: Tensor, step: int) -> None:

@@ -92,6 +92,7 @@ class FullLook:
                 return
             self.loop.data.begin(inputs)
             self.loop.data.links.enter(path, inputs)
+            self.loop.data.terms.enter(inputs)
             self.loop.data.later.enter(path, inputs)
         observer.enter(path, module, inputs)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
@@ -145,6 +146,7 @@ class FullLook:
         observer = self.loop.observer
         if loss is None or loss.grad_fn is None:
             return
+        self.loop.data.terms.note(loss, self.loop.known_parameters())
         if not self._captured:
             self._captured = True
             observer.forward_done(loss, gains=not create_graph, note_loss=False)
@@ -190,6 +192,7 @@ class FullLook:
         loop, observer, number = self.loop, self.loop.observer, self.number
         loop.forwards += self.forwards
         loop.looked_at_backwards += self.backwards
+        loop.data.terms.end(number, loop.known_parameters(), loop.series.readback)
         loop.data.begin_step()
         observer.after_update()
         self._watch_frozen()

@@ -317,6 +317,11 @@ class Loop(switchboard.Ear):
         own = {id(p) for p in self._parameters()}
         return [k for k in self.optimizers if any(id(p) in own for p in k.parameters())]
 
+    def known_parameters(self) -> set[int]:
+        """Return by identity what the models and the optimizers hold."""
+        own = {id(p) for p in self.observer.parameters.values()}
+        return own.union(id(p) for known in self.optimizers for p in known.parameters())
+
     # -- intervals --------------------------------------------------------------------
 
     def _open(self) -> None:

@@ -7,7 +7,15 @@ from gradlint.graph import Operation
 from gradlint.rules.detached_loss import DetachedLoss
 from gradlint.rules.missing_gradient import MissingGradient
 from gradlint.testing import findings_of, observe, trace_of
-from gradlint.trace import EmptyFacts, Event, LoopFacts, OptimizerFacts, ParameterFacts, Trace
+from gradlint.trace import (
+    EmptyFacts,
+    Event,
+    LoopFacts,
+    OptimizerFacts,
+    ParameterFacts,
+    TermFacts,
+    Trace,
+)
 
 
 def test_a_loss_without_a_gradient_function_is_an_error() -> None:
@@ -110,3 +118,18 @@ def test_one_that_holds_nothing_of_the_models_is_another_rules() -> None:
     empty = EmptyFacts("Adam", 61, 30, 30, foreign=4)
 
     assert findings_of(DetachedLoss(), trace_of(loop=LoopFacts(steps=90, empty=(empty,)))) == ()
+
+
+@pytest.mark.parametrize(("seen", "flagged"), [(3, True), (2, False)])
+def test_a_term_that_leads_to_a_batch_alone_is_a_warning(seen: int, flagged: bool) -> None:
+    loop = LoopFacts(steps=90, backwards=90, term=TermFacts(1, seen, (64, 1)))
+
+    found = findings_of(DetachedLoss(), trace_of(loop=loop))
+
+    assert [(f.message, f.severity) for f in found] == [
+        (
+            "a term of the loss leads to no parameter at 3 steps looked at, but to a tensor that "
+            "the model was called with (64 × 1) and that nothing updates",
+            Severity.WARNING,
+        )
+    ] * flagged
