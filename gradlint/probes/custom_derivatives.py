@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from gradlint.probes.function_slopes import Made, function_slopes
+from gradlint.probes.function_slopes import SAME, Made, function_slopes
 from gradlint.probes.function_ways import function_ways
 from gradlint.target.trial import copied
 from gradlint.target.user_code import is_users
@@ -57,8 +57,10 @@ def custom_derivatives(
         at which it does neither and backward passes something), ``along`` (the cosine of
         both), ``agreeing`` and ``opposite`` (entries at which both slope clearly, to the same
         side or not, where of those at which forward rises, or falls, backward has some of
-        each). The second is what `function_slopes` says of every input, a third, ``ways``,
-        what `function_ways` says of those in which forward is linear and backward not its
+        each) and ``turned`` (whether one term of the product rule has the other sign: forward
+        is x·h(x) for some h, as SiLU is, and backward h(x) - x·h'(x), or the opposite). The
+        second is what `function_slopes` says of every input, a third, ``ways``, what
+        `function_ways` says of those in which forward is linear and backward not its
         transpose. None where there is nothing to compare.
     """
     found: dict[type[Function], Mapping[str, Any]] = {}
@@ -126,7 +128,7 @@ def _compared(made: Made) -> Mapping[str, Mapping[str, Any]]:
     return {"entries": entries, "slopes": slopes or {}, "ways": ways}
 
 
-def _by_entries(made: Made, place: int) -> Mapping[str, float] | None:
+def _by_entries(made: Made, place: int) -> Mapping[str, float | bool] | None:
     x = made.input(place)
     if place not in made.needs or x.numel() > MAX_ENTRIES:
         return None
@@ -169,6 +171,7 @@ def _by_entries(made: Made, place: int) -> Mapping[str, float] | None:
         "flat": int((told[flat] != 0).sum()),
         "agreeing": same,
         "opposite": other,
+        "turned": _turns_a_term(x[smooth], middle[smooth], slope[smooth], told[smooth]),
         "along": float(functional.cosine_similarity(told[smooth], slope[smooth], dim=0)),
     }
 
@@ -176,6 +179,15 @@ def _by_entries(made: Made, place: int) -> Mapping[str, float] | None:
 def _turned(x: Tensor) -> Tensor:
     """Return the samples in the opposite order: some of them are meant to be reversed at times."""
     return x.flip(0) if x.dim() else x
+
+
+def _turns_a_term(x: Tensor, value: Tensor, slope: Tensor, told: Tensor) -> bool:
+    """Whether backward is h - x·h' where forward is x·h: of h + x·h' that is 2·h less the slope."""
+    apart = x.abs() > 1e-3 * x.abs().max()
+    wrong = 2 * value[apart] / x[apart] - slope[apart]
+    return any(
+        bool((side * told[apart] - wrong).norm() < SAME * told[apart].norm()) for side in (1, -1)
+    )
 
 
 def _signs(told: Tensor, slope: Tensor) -> tuple[int, int]:

@@ -13,6 +13,9 @@ from gradlint.trace import Trace
 REVERSED = -0.99
 """Cosine up to which a gradient is reversed: a choice, as its scale is."""
 
+PROPORTIONAL = 0.9999
+"""Cosine from which on a gradient is a multiple of the slope: of x³ the two terms are."""
+
 HELP_OF_NOTE = (
     "Compare it with torch.autograd.gradcheck; leave it where it is meant to be another function."
 )
@@ -33,6 +36,8 @@ class GradientCheckFailed(Rule):
       at which forward rises (or falls) and the wrong one at others, both at `min_entries`
       and a share of `min_mixed` or more of those where the slopes are clear, with a cosine
       of both below `max_along`;
+    - that is changed entry by entry, where forward is x·h(x) and backward h(x) - x·h'(x): one
+      term of the product rule with the sign turned round;
     - in which forward is linear, where most of `min_entries` or more outputs pass a gradient
       on to where forward takes the entry in their place, and none to one that moved them
       (edges taken the wrong way, a roll made twice), or where backward is
@@ -116,6 +121,7 @@ class GradientCheckFailed(Rule):
       and 0.35, x (1 - x) for a sigmoid 0.66 and -0.33; the identity and steps of four values
       for the slopes of SiLU and GELU (Yang et al., 2024, "Reducing fine-tuning memory overhead
       by approximate and memory-sharing backpropagation") none, wherever the inputs lie
+    - A turned term is an identity: what is passed is 2·f(x)/x less the slope, to a thousandth
     - Half of the outputs is our choice: edges taken the wrong way make 0.7 to 1 on random
       graphs, with loops and without, a running sum forwards 0.7 to 1; feedback, blurred gradients,
       neighbors left out and the identity for means of groups none
@@ -186,6 +192,16 @@ class GradientCheckFailed(Rule):
                 )
                 share = counts[1] / sum(counts)
                 yield Severity.ERROR, message, {"opposite": share, "limit": self.min_mixed}
+        for entries in seen["entries"].values():
+            along = float(entries["along"])
+            turned = entries.get("turned") and int(entries["sloped"]) >= self.min_entries
+            if turned and abs(along) < PROPORTIONAL:
+                message = (
+                    "has one of two terms with the wrong sign: forward is x h(x), backward "
+                    f"h(x) - x h'(x) or its opposite, at all of {entries['sloped']} entries"
+                )
+                evidence = {"cosine": along, "limit": PROPORTIONAL, "entries": entries["sloped"]}
+                yield Severity.ERROR, message, evidence
         slopes = seen["slopes"]
         for name, ways in seen.get("ways", {}).items():
             pairs, both = int(ways["pairs"]), min(int(ways["missed"]), int(ways["onward"]))

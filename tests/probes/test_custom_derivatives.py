@@ -225,6 +225,73 @@ class Learned(Function):
         return gradients[0] - sloped, -(sloped * x.sign()).sum(0)
 
 
+def gate(x: Tensor) -> Tensor:
+    return x.sigmoid()
+
+
+def rest(x: Tensor) -> Tensor:
+    return x * x.sigmoid() * (1 - x.sigmoid())
+
+
+def mish_gate(x: Tensor) -> Tensor:
+    return F.softplus(x).tanh()
+
+
+def mish_rest(x: Tensor) -> Tensor:
+    return x * x.sigmoid() * (1 - mish_gate(x) ** 2)
+
+
+def gelu_slope(x: Tensor) -> Tensor:
+    return torch.func.vmap(torch.func.grad(F.gelu))(x.flatten()).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope", "turned"),
+    [
+        pytest.param(F.silu, lambda x: gate(x) - rest(x), True, id="silu"),
+        pytest.param(F.silu, lambda x: rest(x) - gate(x), True, id="silu-the-other-term"),
+        pytest.param(F.mish, lambda x: mish_gate(x) - mish_rest(x), True, id="mish"),
+        pytest.param(F.gelu, lambda x: 2 * F.gelu(x) / x - gelu_slope(x), True, id="gelu"),
+        pytest.param(lambda x: x * x.sin(), lambda x: x.sin() - x * x.cos(), True, id="both-signs"),
+        pytest.param(F.silu, lambda x: gate(x) + rest(x), False, id="right"),
+        pytest.param(F.silu, lambda x: -gate(x) - rest(x), False, id="reversed"),
+        pytest.param(F.silu, lambda x: 0.5 * (gate(x) - rest(x)), False, id="another-size"),
+        pytest.param(F.silu, gate, False, id="a-term-left-out"),
+        pytest.param(F.silu, ones, False, id="identity"),
+        pytest.param(F.gelu, lambda x: gate(1.7 * x) + 1.7 * x * rest(1.7 * x), False, id="approx"),
+        pytest.param(torch.square, torch.zeros_like, False, id="nothing-passed"),
+        pytest.param(F.tanhshrink, lambda x: x.tanh() ** 2, False, id="right-tanhshrink"),
+    ],
+)
+def test_a_term_of_the_product_rule_with_the_wrong_sign_is_told(
+    forward: Any, slope: Any, turned: bool
+) -> None:
+    found = probed(made(forward, slope))
+
+    assert found is not None
+    assert found["turned"] is turned
+
+
+def test_entries_of_zero_hide_no_turned_term() -> None:
+    class Halved(Custom):
+        def forward(self, x: Tensor) -> Any:
+            return self.function.apply(self.fc(x) * (x[:, :1] > 0))
+
+    function = made(F.silu, lambda x: gate(x) - rest(x))
+    found = custom_derivatives(Halved(function), run, torch.randn(16, 4))
+
+    assert found is not None
+    assert found["Made"]["entries"]["x"]["turned"]
+
+
+def test_of_a_power_both_signs_are_multiples_of_the_slope() -> None:
+    found = probed(made(lambda x: x**3, lambda x: -(x**2)))
+
+    assert found is not None
+    assert found["turned"]
+    assert found["along"] == pytest.approx(-1)
+
+
 def test_an_input_of_several_is_looked_at_entry_by_entry() -> None:
     found = probed(Learned, torch.full((32,), 0.5))
 

@@ -106,6 +106,31 @@ def test_flags_both_signs_where_forward_has_one(trace: Trace, flagged: bool) -> 
     assert [each.severity for each in found] == [Severity.ERROR] * flagged
 
 
+@pytest.mark.parametrize(
+    ("trace", "flagged"),
+    [
+        pytest.param(seen(turned=True, sloped=500, along=0.87), True, id="turned"),
+        pytest.param(seen(turned=True, sloped=500, along=0.9998), True, id="hardly-curved"),
+        pytest.param(seen(turned=True, sloped=500, along=0.9999), False, id="straight"),
+        pytest.param(seen(turned=True, sloped=500, along=-0.9999), False, id="a-reversed-power"),
+        pytest.param(seen(turned=True, sloped=16, along=0.87), True, id="just-enough-entries"),
+        pytest.param(seen(turned=True, sloped=15, along=0.87), False, id="few-entries"),
+        pytest.param(seen(turned=False, sloped=500, along=0.87), False, id="another-function"),
+        pytest.param(seen(sloped=500, along=0.87), False, id="not-told"),
+    ],
+)
+def test_flags_a_term_of_the_product_rule_with_the_wrong_sign(trace: Trace, flagged: bool) -> None:
+    found = findings_of(GradientCheckFailed(), trace)
+
+    assert [each.severity for each in found] == [Severity.ERROR] * flagged
+    assert all(
+        each.message
+        == "Clamp.backward has one of two terms with the wrong sign: forward is x h(x), backward "
+        f"h(x) - x h'(x) or its opposite, at all of {each.evidence['entries']} entries"
+        for each in found
+    )
+
+
 def test_the_message_counts_entries_of_the_wrong_sign() -> None:
     (found,) = findings_of(GradientCheckFailed(), mixed(60, 40))
 
