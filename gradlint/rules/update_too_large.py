@@ -59,7 +59,8 @@ class UpdateTooLarge(Rule):
 
     ## When it is wrong
     Adam's first steps are of the size of the learning rate whatever the gradient, and weights
-    that start near zero are replaced by them: both are left out. A copy that is adapted to
+    that start near zero are replaced by them: both are left out; those behind a constant that
+    makes up for it, as SIREN's, are not. A copy that is adapted to
     a task in a few steps and thrown away is moved far by them on purpose. Without an optimizer
     of the user's the rule is silent.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from gradlint.graph import Operation
 from gradlint.rules._updates import (
     below_rounding,
     expected_update,
@@ -20,12 +22,18 @@ FRESH = {"lr": 0.0, "initial_lr": 0.1}
 
 
 def weight(
-    *, kind: str = "Linear", start: float = 0.1, updates: tuple[float, ...] = (), **changes: object
+    *,
+    kind: str = "Linear",
+    start: float = 0.1,
+    updates: tuple[float, ...] = (),
+    operations: tuple[Operation, ...] = (),
+    **changes: object,
 ) -> Trace:
     facts = {"shape": (8, 16), "fan_in": 16, "module": "0", **changes}
     return trace_of(
         observe("weight_rms", "0.weight", [start], step=0),
         observe("update_to_weight_ratio", "0.weight", updates),
+        operations=operations,
         modules=[ModuleFacts("0", kind)],
         parameters=[ParameterFacts("0.weight", **facts)],  # type: ignore[arg-type]
     )
@@ -44,6 +52,54 @@ def weight(
     ],
 )
 def test_matrices_that_started_at_a_size_of_their_own_count(trace: Trace, counts: bool) -> None:
+    assert [p.path for p in matrices(trace)] == (["0.weight"] if counts else [])
+
+
+def scaled(*after: Operation, start: float = 0.0125 / 10) -> Trace:
+    layer = Operation(0, "linear", "AddmmBackward0", module="0", parameters=("0.weight",))
+    rest = tuple(replace(op, id=n) for n, op in enumerate(after, start=1))
+    return weight(start=start, operations=(layer, *rest))
+
+
+def times(factor: float | None, *, name: str = "MulBackward0", reads: int = 0) -> Operation:
+    told = {} if factor is None else {"scalar": factor}
+    return Operation(0, "scale", name, inputs=(reads,), attributes=told)
+
+
+VIEW = Operation(0, "view", "ViewBackward0", inputs=(0,))
+SINE = Operation(0, "sin", "SinBackward0", inputs=(0,))
+
+
+@pytest.mark.parametrize(
+    ("trace", "counts"),
+    [
+        pytest.param(scaled(times(30.0)), True, id="thirty-times"),
+        pytest.param(scaled(times(-30.0)), True, id="minus-thirty-times"),
+        pytest.param(scaled(VIEW, times(30.0, reads=1)), True, id="in-another-shape"),
+        pytest.param(scaled(times(1 / 30, name="DivBackward0")), True, id="divided"),
+        pytest.param(scaled(times(30.0, name="DivBackward0")), False, id="divided-by-thirty"),
+        pytest.param(scaled(times(10.0)), False, id="ten-times"),
+        pytest.param(scaled(times(None)), False, id="by-data"),
+        pytest.param(scaled(times(0.0, name="DivBackward0")), False, id="divided-by-zero"),
+        pytest.param(scaled(times(30.0), SINE), False, id="beside-as-it-is"),
+        pytest.param(scaled(SINE), False, id="not-multiplied"),
+        pytest.param(scaled(times(0.01), start=0.1), True, id="made-smaller"),
+        pytest.param(
+            weight(
+                start=0.00125,
+                operations=(
+                    Operation(0, "index", "IndexBackward0", parameters=("0.weight",)),
+                    replace(times(30.0), id=1),
+                ),
+            ),
+            False,
+            id="no-layer",
+        ),
+    ],
+)
+def test_matrices_before_a_constant_count_by_their_product_with_it(
+    trace: Trace, counts: bool
+) -> None:
     assert [p.path for p in matrices(trace)] == (["0.weight"] if counts else [])
 
 
