@@ -202,6 +202,8 @@ class LoopFacts:
     scaler: ScalerFacts | None = None
     ranks: RankFacts | None = None
     ended: str = ""
+    fault: str = ""
+    """The exception of gradlint's own that ended the watching, before the loop did."""
     own_seconds: float = 0.0
     """CPU seconds gradlint spent; `loop_seconds` is the whole loop's."""
     loop_seconds: float = 0.0

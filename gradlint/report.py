@@ -15,11 +15,12 @@ from pydantic import Field, ValidationError
 
 from gradlint._version import __version__
 from gradlint.comments import comment_notices
-from gradlint.errors import GradientHealthError, UsageError
+from gradlint.errors import GradientHealthError, GradlintError, UsageError
 from gradlint.finding import Explained, Finding, Severity
 from gradlint.report_history import history_of
 from gradlint.report_json import decode, encode, plain
 from gradlint.report_records import (
+    WATCHING,
     CureRecord,
     ExplainedRecord,
     Failure,
@@ -216,7 +217,10 @@ def build_report(
     reported = tuple(_reported(i, linked) for i, linked in enumerate(findings, start=1))
     failure = _failure(trace, error)
     suppressed = tuple(suppressed)
-    verdict = _verdict(reported, observed=len(trace) > 0 and failure is None)
+    fault = _fault(trace) if failure is None else None
+    verdict = _verdict(reported, observed=len(trace) > 0 and failure is None and fault is None)
+    if verdict == "unhealthy":
+        fault = None  # what was found stands, whatever was not seen
     modules, parameters = tables(trace)
     codes = () if isinstance(rules_run, int) else tuple(rules_run)
     silenced = {(entry.code, entry.reason) for entry in suppressed}
@@ -224,7 +228,7 @@ def build_report(
         versions=versions(),
         target=TargetRecord.model_validate(plain(target or {})),
         verdict=verdict,
-        exit_code=_exit_code(reported, verdict, failure, fail_on),
+        exit_code=_exit_code(reported, verdict, failure, fail_on, fault=fault),
         findings=reported,
         explained=tuple(
             ExplainedRecord(code=e.code, module=e.module, because=e.because, name=e.name)
@@ -242,7 +246,7 @@ def build_report(
         series=series_of(trace),
         flow=flow_of(trace.facts.flows),
         history=history_of(trace),
-        error=failure,
+        error=failure or fault,
         rules=codes,
         fail_on=fail_on if isinstance(fail_on, str) else fail_on.label,
         notices=(*notices, *comment_notices(trace, silenced, codes)),
@@ -295,6 +299,15 @@ def _failure(trace: Trace, error: Mapping[str, str] | None) -> Failure | None:
     return Failure(**{key: str(error.get(key, "")) for key in ("during", "type", "message")})
 
 
+def _fault(trace: Trace) -> Failure | None:
+    """Return the fault of gradlint's own that ended the watching: nobody saw the other steps."""
+    fault = trace.facts.loop.fault if trace.facts.loop is not None else ""
+    if not fault:
+        return None
+    kind, _, text = fault.partition(": ")
+    return Failure(during=WATCHING, type=kind, message=f"{text} (a fault of gradlint itself)")
+
+
 def _verdict(findings: Sequence[ReportedFinding], *, observed: bool) -> Verdict:
     worst = max((found.severity for found in findings), default=Severity.NOTE)
     if worst is Severity.ERROR:
@@ -309,8 +322,12 @@ def _exit_code(
     verdict: Verdict,
     failure: Failure | None,
     fail_on: str | Severity,
+    *,
+    fault: Failure | None = None,
 ) -> int:
     named = verdict == "unhealthy"
+    if fault is not None:
+        return GradlintError.exit_code
     if verdict == "not-observed" or (failure is not None and not named):
         return 3
     if fail_on == "never":

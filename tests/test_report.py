@@ -21,7 +21,7 @@ from gradlint.report_json import decode, encode, plain
 from gradlint.report_records import Suppressed
 from gradlint.reporters.sample import healthy_report, sick_report
 from gradlint.testing import observe, trace_of
-from gradlint.trace import Event, Flow, ModuleFacts, ParameterFacts, Site, Trace
+from gradlint.trace import Event, Flow, LoopFacts, ModuleFacts, ParameterFacts, Site, Trace
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 NAN, INF = math.nan, math.inf
@@ -401,3 +401,21 @@ def test_a_report_is_made_read_and_drawn_without_torch():
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path.cwd()).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("severities", "verdict", "code"),
+    [
+        ((), "not-observed", 70),
+        (("warning",), "suspicious", 70),
+        (("error",), "unhealthy", 1),
+    ],
+)
+def test_what_a_fault_of_gradlints_own_left_unseen_is_not_called_well(severities, verdict, code):
+    loop = LoopFacts(steps=20, backwards=20, observed=20, fault="KeyError: 'ours'")
+    trace = trace_of(observe("loss", "", [1.0, 0.9]), loop=loop)
+
+    report = report_of(*map(found, severities), trace=trace)
+
+    assert (report.verdict, report.exit_code) == (verdict, code)
+    assert (report.error is None) is (verdict == "unhealthy")

@@ -124,7 +124,7 @@ def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:
     """Return `report` with how the script ended, if that was not well, and the exit code."""
     if outcome.status == 0:
         return report
-    from gradlint.report_records import Failure
+    from gradlint.report_records import WATCHING, Failure
 
     told = report.error or Failure()
     if outcome.ended == "interrupted":
@@ -139,7 +139,8 @@ def with_outcome(report: Report, outcome: Outcome, name: str) -> Report:
     message = f"{text} (the script's status: {outcome.status})"
     if told.type == NotObservedError.__name__:
         message += f"; {told.message}"
-    error = Failure(during=told.during, type=kind, message=message)
+    during = "" if told.during == WATCHING else told.during
+    error = Failure(during=during, type=kind, message=message)
     changes: dict[str, Any] = {"error": error, "exit_code": RAISED}
     if outcome.ended == "interrupted":
         changes["exit_code"] = INTERRUPTED

@@ -242,18 +242,23 @@ def _by_hand(
         if entering:
             target = targets[0] if len(targets) == 1 else None
             if target is not None and target.shape == entering[0].shape:
-                weights = _weights(captured, op)
-                target = weights if weights is not None else target
+                target = _compared_with(captured, op, target)
             return [_facts("cross_entropy", reduction, entering[0], target, op)]
     return []
 
 
-def _weights(captured: CapturedGraph, op: Operation) -> Tensor | None:
-    """Return what a log-softmax is multiplied by: a softmax of the targets, perhaps."""
+def _compared_with(captured: CapturedGraph, op: Operation, target: Tensor) -> Tensor:
+    """Return the probabilities that a log-softmax is multiplied by.
+
+    They are the batch's targets where those are probabilities, whatever weighs the classes, and
+    what was made of them where they are not: a softmax of grades, say.
+    """
+    if abs(number(target.float().sum()) * target.shape[-1] / target.numel() - 1) < 0.05:
+        return target
     following = captured.graph.ahead(op, lambda o: o.kind in MOVES or o.kind == "neg")
     found = [t for o in following if (t := data_of(captured, o)) is not None]
     if len(found) != 1 or tuple(found[0].shape) != op.shape:
-        return None
+        return target
     return found[0] if number(found[0].sum()) >= 0 else -found[0]
 
 

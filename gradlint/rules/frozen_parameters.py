@@ -121,7 +121,8 @@ class FrozenParameters(Rule):
     def _random(self, trace: Trace, root: str, random: Sequence[ParameterFacts]) -> Finding | None:
         """Return the finding of a model most of whose weights are frozen as initialized."""
         own = [p for p in trace.parameters.values() if not root or p.path.startswith(f"{root}.")]
-        group = [p for p in random if p in own]
+        paths = {p.path for p in own}
+        group = [p for p in random if p.path in paths]
         share = sum(p.numel for p in group) / max(1, sum(p.numel for p in own))
         # One of several that is frozen as a whole judges the others, or is what they train for.
         trains = any(p.requires_grad for p in own)
@@ -173,6 +174,8 @@ class FrozenParameters(Rule):
         small = len(parameter.shape) < 2 or parameter.numel < 256
         if small or parameter.loaded or "Embedding" in kind:
             return False
+        if any(trace.of("frozen_change").at(parameter.path).training.values):
+            return False  # GL706's to say
         gain = trace.of("init_gain").at(parameter.path).initial.first
         fans = parameter.fan_in, parameter.fan_out
         xavier = math.sqrt(2 * fans[0] / sum(fans)) if all(fans) else 1.0

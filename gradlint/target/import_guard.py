@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from gradlint.errors import UsageError
 from gradlint.target.user_code import frames, quietly, say, shown
@@ -56,10 +59,10 @@ class Trained:
             self._weights[id(parameter)] = weakref.ref(parameter), place
 
     def forbid(self, model: nn.Module) -> None:
-        """Raise `UsageError` if any of it is the target itself."""
+        """Raise `UsageError` if any of it is what the target is to learn."""
         for parameter in model.parameters():
             known = self._weights.get(id(parameter))
-            if known is not None and known[0]() is parameter:
+            if known is not None and known[0]() is parameter and parameter.requires_grad:
                 raise self.error(known[1])
 
     def error(self, place: str) -> UsageError:
@@ -135,29 +138,37 @@ def _place(stack: Iterable[tuple[FrameType, int]], file: str | None) -> str:
 def _no_training(trained: Trained) -> Iterator[None]:
     """Note what is trained; raise `_TrainsAtImport` from the step or backward that goes too far."""
     steps: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
-    counts = {"step": 0, "backward": 0}
+    counts = {"step": 0, "backward": 0, "inside": 0}
 
     def stepping(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         counts["step"] += 1
         counts["backward"] = 0
+        counts["inside"] = 1
         steps[optimizer] = steps.get(optimizer, 0) + 1
         if steps[optimizer] == MOST_STEPS:
             trained.add(p for group in optimizer.param_groups for p in group["params"])
         if counts["step"] > MOST_HELPED:
             raise _TrainsAtImport
 
+    def stepped(*_: Any) -> None:
+        counts["inside"] = 0
+
     original = torch.autograd.backward
 
     def backward(*args: Any, **kwargs: Any) -> None:
-        counts["backward"] += 1
+        counts["backward"] += not counts["inside"]  # a closure may be called often
         if counts["backward"] >= MOST_BACKWARDS:
             raise _TrainsAtImport
         original(*args, **kwargs)
 
-    handle = register_optimizer_step_pre_hook(stepping)
+    handles = (
+        register_optimizer_step_pre_hook(stepping),
+        register_optimizer_step_post_hook(stepped),
+    )
     torch.autograd.backward = backward
     try:
         yield
     finally:
         torch.autograd.backward = original
-        handle.remove()
+        for handle in handles:
+            handle.remove()

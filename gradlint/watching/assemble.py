@@ -16,6 +16,7 @@ from gradlint.watching.clips import clipped_by_hand
 from gradlint.watching.facts_of import schedulers_of, together
 from gradlint.watching.loop import Loop
 from gradlint.watching.optimizers import Known
+from gradlint.watching.raised import is_of_device
 
 
 def assemble(loop: Loop, command: str, *, ended: str = "") -> Trace:
@@ -74,7 +75,7 @@ def _with_clipping(trace: Trace) -> Trace:
 def _facts_now(known: Known, loop: Loop) -> OptimizerFacts:
     """Return an optimizer's facts; models that were found since may own what was foreign."""
     facts = known.facts or OptimizerFacts(known.kind)
-    if known.optimizer() is None:  # with the function that made it
+    if known.optimizer() is None:  # gone with the function that made it
         return facts
     own = {id(p) for p in loop.observer.parameters.values()}
     foreign = sum(id(p) not in own for p in known.parameters())
@@ -164,9 +165,17 @@ def _loop_facts(loop: Loop, streams: int, ended: str) -> LoopFacts:
         clipping=loop.clips.facts(),
         scaler=loop.scaling.facts(),
         ended=ended,
+        fault=_fault(loop.failure),
         own_seconds=loop.own,
         loop_seconds=loop.seconds,
     )
+
+
+def _fault(failure: BaseException | None) -> str:
+    """Return a fault of our own as text; what a device raised is the loop's."""
+    if failure is None or is_of_device(failure):
+        return ""
+    return f"{type(failure).__name__}: {failure}"
 
 
 def _alike(stepped: Sequence[Known]) -> int:

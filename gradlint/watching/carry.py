@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlint.hooks.ranks import here
 from gradlint.hooks.tensor_facts import number
+from gradlint.watching.sampling import norms
 
 PROBED = 8
 """Parameters of each optimizer that are followed; a loop that forgets to clear forgets all."""
@@ -70,7 +71,7 @@ class Carry:
                 continue
             if numbers:
                 sample = here(gradient).detach().reshape(-1)[:_SAMPLE]
-                norm = torch.linalg.vector_norm(sample, dtype=torch.float32)
+                (norm,) = norms([sample])
                 smallest = state.smallest
                 state.smallest = norm if smallest is None else torch.minimum(smallest, norm)
             kept.append(state)

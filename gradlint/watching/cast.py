@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -42,12 +43,22 @@ class Cast:
         self.loop.compiled.admit(name, model)
         self.loop.loaded = self.loop.loaded or is_trained_before(inner)
         self.loop.observer.admit(inner, label=name)
+        self._own_up(inner)
         self.loop.discovery.know(model)
         self.loop.ranks.wraps(name, model)
         for event in unregistered(inner):
             path = joined(name, event.module or "")
             self.loop.observer.events.append(Event(event.name, 0, path, event.detail))
         return name
+
+    def _own_up(self, model: nn.Module) -> None:
+        """Count no more as foreign what an optimizer holds of a model that is found after it."""
+        own = {id(p) for p in model.parameters()}
+        for known in self.loop.optimizers:
+            facts = known.facts
+            if facts is not None and facts.foreign:
+                found = sum(id(p) in own for p in known.parameters())
+                known.facts = replace(facts, foreign=max(0, facts.foreign - found))
 
     def stream(self, known: Known | None) -> Site:
         """Return the site of the loss that belongs to an optimizer's steps."""

@@ -250,6 +250,7 @@ class Light:
         self.rest()
         self._rows.clear()
         self._gradients.clear()
+        self._plan.samples.drop()
         self._parameters = []
         self._before = []
         self._norms = []

@@ -70,6 +70,8 @@ class Part:
     """Sums of squared norms over the parameters whose parts the same ranks hold: `path` is
     those ranks, with commas, "" for what every rank holds whole."""
     events: tuple[Event, ...] = ()
+    fault: str = ""
+    """See `LoopFacts`."""
 
     def encoded(self) -> bytes:
         """Return the part as bytes."""
@@ -126,6 +128,7 @@ def part_of(
         shards=_shards(trace, shares),
         squares=(*_totals(trace, shares), *more),
         events=tuple(e for e in trace.facts.events if e.name == "non-finite"),
+        fault=trace.facts.loop.fault if trace.facts.loop is not None else "",
     )
 
 

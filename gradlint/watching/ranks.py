@@ -309,7 +309,7 @@ class Ranks:
         facts = ranks_facts(self.world, parts)
         trace, lost = merged(trace, parts, self.shares, clips=self._clips)
         self.notices += [text for text in lost if text not in self.notices]
-        return _with(trace, facts)
+        return _with(trace, facts, fault=next((part.fault for part in parts if part.fault), ""))
 
 
 def next_stop(step: int) -> int:
@@ -319,11 +319,12 @@ def next_stop(step: int) -> int:
     return (step // STOPS + 1) * STOPS
 
 
-def _with(trace: Trace, ranks: RankFacts) -> Trace:
+def _with(trace: Trace, ranks: RankFacts, *, fault: str = "") -> Trace:
     loop = trace.facts.loop
     if loop is None:
         return trace
-    return trace.but(facts=replace(trace.facts, loop=replace(loop, ranks=ranks)))
+    loop = replace(loop, ranks=ranks, fault=loop.fault or fault)
+    return trace.but(facts=replace(trace.facts, loop=loop))
 
 
 def _named(ranks: set[int]) -> str:

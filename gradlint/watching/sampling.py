@@ -85,4 +85,8 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     alike = all(t.dtype is first[0] and t.device == first[1] for t in tensors)
     if alike and first[0] in (torch.float32, torch.float64):
         return list(torch._foreach_norm(list(tensors)))
-    return [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]
+    wide = torch.float64
+    return [
+        torch.linalg.vector_norm(t, dtype=wide if t.dtype is wide else torch.float32)
+        for t in tensors
+    ]

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from gradlint.hooks.sites import is_lazy
 from gradlint.watching.sampling import local, sample
 
 ALIKE = 0.5
-"""Cosine of two weights from which one was made of the other: that of two fresh ones scatters
+"""Correlation of two weights from which one was made of the other: that of two fresh ones scatters
 around 0 by 1/√entries, 0.06 at the fewest that are asked."""
 
 ENTRIES = 256
 
 MOST = 8
-"""Weights of one model that are compared; they are copied together or not at all."""
+"""Weights of a shape that one is compared with; that of the same name comes first."""
 
 
 @torch.no_grad()
-def taken_over(parameters: Mapping[str, nn.Parameter], known: Collection[str]) -> set[str]:
-    """Return the paths of frozen parameters in models that took weights from others.
+def taken_over(parameters: Mapping[str, nn.Parameter], asked: set[str]) -> set[str]:
+    """Return the paths of frozen weights that were taken from another model.
 
     Args:
         parameters: By path; the first part of a path names one of several models.
-        known: Paths that need not be asked for.
+        asked: Paths that were asked for before; those asked for now are added.
     """
     models: dict[str, dict[str, nn.Parameter]] = {}
     for path, parameter in parameters.items():
         models.setdefault(path.partition(".")[0], {})[path] = parameter
     found: set[str] = set()
-    for name, own in models.items():
-        frozen = {path: p for path, p in own.items() if not p.requires_grad}
-        if len(models) < 2 or all(path in known for path in frozen) or len(frozen) == len(own):
+    for name, own in models.items() if len(models) > 1 else ():
+        frozen = {path: p for path, p in own.items() if not p.requires_grad and path not in asked}
+        if not any(p.requires_grad for p in own.values()):
             continue
-        weights = [p for p in frozen.values() if p.ndim >= 2 and p.numel() >= ENTRIES][:MOST]
-        others = [p for label, held in models.items() if label != name for p in held.values()]
-        pairs = [(p, q) for p in weights for q in others if q.shape == p.shape and q is not p]
-        if any(_alike(sample(local(p)), sample(local(q))) for p, q in pairs[: MOST * MOST]):
-            found |= frozen.keys()
+        asked.update(frozen)
+        others: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = {}
+        for label, held in models.items() if frozen else ():
+            for path, q in held.items() if label != name else ():
+                if _is_asked(q):
+                    others.setdefault(tuple(q.shape), []).append((path.partition(".")[2], q))
+        for path, p in frozen.items():
+            inner = path.partition(".")[2]
+            near = others.get(tuple(p.shape), []) if _is_asked(p) else []
+            near = sorted(near, key=lambda other: other[0] != inner)[:MOST]
+            if any(_alike(sample(local(p)), sample(local(q))) for _, q in near if q is not p):
+                found.add(path)
     return found
+
+
+def _is_asked(parameter: nn.Parameter) -> bool:
+    readable = not (is_lazy(parameter) or parameter.is_meta) and parameter.is_floating_point()
+    return readable and parameter.ndim >= 2 and parameter.numel() >= ENTRIES
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     if one.device != other.device or one.shape != other.shape:
         return False
-    first, second = one.reshape(-1).double(), other.reshape(-1).double()
+    first, second = (t.reshape(-1).float() for t in (one, other))
+    first, second = first - first.mean(), second - second.mean()
     sizes = torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second)
-    cosine = first @ second / sizes
-    return bool(cosine.tolist() > ALIKE)  # once for an optimizer
+    return bool((first @ second / sizes).tolist() > ALIKE)  # once for a weight

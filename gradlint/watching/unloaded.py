@@ -18,6 +18,7 @@ class Unloaded:
         """By ``id``, parameters that were loaded."""
         self.given: set[str] = set()
         """Paths of those at an optimizer's first step, and of copies of another model's weights."""
+        self._asked: set[str] = set()
         self._left: dict[int, tuple[weakref.ref[nn.Parameter], int]] = {}
         """By ``id``, parameters with their versions when they were left as they were."""
         self.paths: set[str] = set()
@@ -53,7 +54,7 @@ class Unloaded:
             known = self._given.get(id(parameter))
             if known is not None and known() is parameter:
                 self.given.add(path)
-        self.given |= taken_over(parameters, self.given)
+        self.given |= taken_over(parameters, self._asked)
         for path, parameter in parameters.items() if self._left else ():
             seen, version = self._left.get(id(parameter), (None, 0))
             if seen is not None and seen() is parameter and parameter._version == version:

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from gradlint.config import Config
-from gradlint.errors import GradientHealthError, GradlintError, NotObservedError, UsageError
+from gradlint.errors import GradientHealthError, NotObservedError, UsageError
 from gradlint.finding import Severity
 from gradlint.hooks.ranks import rank_and_world
 from gradlint.judging import judge_trace
 from gradlint.report import Report
-from gradlint.report_records import WATCHING, Failure
 from gradlint.trace import Trace
 from gradlint.trace_file import TraceWriter
 from gradlint.watching.assemble import assemble, gathered
@@ -226,10 +225,7 @@ class Watcher:
                 "inside the `with`, and does it call loss.backward()?"
             )
         target = {"command": self.command, **_about(trace), **self._target}
-        report = judge_trace(trace, self.config, target, notices=self._notices(trace))
-        if report.verdict == "healthy" and self._failed:
-            return _unknown(report, self.loop.failure)
-        return report
+        return judge_trace(trace, self.config, target, notices=self._notices(trace))
 
     @property
     def _failed(self) -> bool:
@@ -263,17 +259,6 @@ class Watcher:
         from gradlint.reporters.to_html import framed
 
         return framed(self.report)
-
-
-def _unknown(report: Report, fault: BaseException | None) -> Report:
-    """Return `report` without its good word: nobody saw what the other steps would have shown."""
-    error = Failure(
-        during=WATCHING,
-        type=type(fault).__name__,
-        message=f"{fault} (a fault of gradlint itself)",
-    )
-    changes = {"verdict": "not-observed", "exit_code": GradlintError.exit_code, "error": error}
-    return report.model_copy(update=changes)
 
 
 def _about(trace: Trace) -> dict[str, Any]:

@@ -72,6 +72,16 @@ def test_what_weighs_the_log_probabilities_is_the_target(
     assert found.target.minimum > 0
 
 
+def test_weights_of_the_classes_leave_probabilities_as_they_are() -> None:
+    rows = F.one_hot(LABELS, 3).float()
+    weights = torch.tensor([0.5, 2.0, 4.0])
+
+    (found,) = facts_of(lambda o: -(rows * weights * F.log_softmax(o, 1)).sum(1).mean(), rows)
+
+    assert found.target is not None
+    assert found.target.mean == pytest.approx(1 / 3)
+
+
 def test_a_weight_of_each_row_is_no_target() -> None:
     weights = torch.rand(4, 1)
 

@@ -337,3 +337,14 @@ def test_a_frozen_copy_of_what_learns_beside_it_is_a_target() -> None:
     assert set(judged(parameters)) == {Severity.NOTE}
     other = [replace(p, shape=(32, 128)) if p.requires_grad else p for p in parameters[:1]]
     assert judged([*other, *parameters[3:]]) == [Severity.ERROR]
+
+
+def test_a_target_that_follows_another_model_is_another_rules() -> None:
+    moving = observe("frozen_change", "b.trunk.weight", [0.1, 0.1], module="b.trunk")
+    still = two_models()
+
+    (found,) = findings_of(
+        FrozenParameters(), still.but(observations=[*still.observations, *moving])
+    )
+
+    assert found.severity is Severity.NOTE

@@ -228,6 +228,28 @@ def test_a_teacher_may_be_trained_at_import(program):
     assert "trains when" in str(error_of(f"{program(text)}:student"))
 
 
+def test_what_was_trained_at_import_may_be_a_frozen_part_of_the_target(program):
+    frozen = "net.requires_grad_(False)\nstudent = nn.Sequential(net, nn.Linear(3, 2))"
+    text = TRAINS.replace("1_000_000_000", "40") + frozen
+
+    assert locate(f"{program(text)}:student").object == "student"
+
+
+def test_one_step_that_calls_its_closure_often_is_no_training(program):
+    text = f"""{NET}
+net = Net()
+optimizer = torch.optim.LBFGS(net.parameters(), max_iter=20)
+def closure():
+    optimizer.zero_grad()
+    loss = (net(torch.randn(8, 6)) ** 2).mean()
+    loss.backward()
+    return loss
+optimizer.step(closure)
+"""
+
+    assert locate(program(text)).object == "net"
+
+
 def test_one_step_at_import_is_no_training(program):
     target = locate(program(TRAINS.replace("range(1_000_000_000)", "range(2)")))
 

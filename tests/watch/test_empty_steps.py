@@ -171,3 +171,37 @@ def test_a_model_that_took_the_place_of_what_the_optimizer_holds(whole: bool) ->
     assert [(e.first, e.steps, e.foreign) for e in loop.empty] == [(SECOND + 1, SECOND, 4)] * whole
     errors = [f.code for f in watcher.report.causes if f.severity is Severity.ERROR]
     assert errors == ["GL703"] * whole
+
+
+class Masters(torch.optim.Optimizer):
+    """Steps single-precision copies by gradients that it is given beside `.grad`."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        masters = [nn.Parameter(p.detach().clone()) for p in net.parameters()]
+        super().__init__(masters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for master, p in zip(self.param_groups[0]["params"], self.net.parameters(), strict=True):
+            master -= 0.1 * p.grad
+            p.copy_(master)
+
+
+def test_copies_that_are_fed_elsewhere_than_in_grad_move() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    with Watcher(discover=True) as watcher:
+        first = torch.optim.AdamW(net.parameters(), 1e-3)
+        for _ in range(FIRST):
+            train(net, first)
+        second = Masters(net)
+        for _ in range(SECOND):
+            net.zero_grad()
+            loss_of(net).backward()
+            second.step()
+
+    unfailed(watcher)
+    loop = watcher.trace().facts.loop
+    assert loop is not None
+    assert loop.empty == ()

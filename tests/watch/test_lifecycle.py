@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.errors import GradientHealthError, NotObservedError
+from gradlint.trace_file import read_trace
 from gradlint.watching import Watcher
 from gradlint.watching.light import _Stage
 from gradlint.watching.loop import Loop
@@ -248,7 +250,7 @@ def test_a_copy_of_a_light_steps_hook_does_nothing() -> None:
 
 
 def test_a_run_that_a_fault_of_ours_left_unseen_is_not_called_healthy(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = Loop.step_made
 
@@ -260,12 +262,16 @@ def test_a_run_that_a_fault_of_ours_left_unseen_is_not_called_healthy(
     monkeypatch.setattr(Loop, "step_made", breaks)
     training = small()
 
-    with Watcher(training.model, training.optimizer) as watcher:
+    file = tmp_path / "run.jsonl"
+    with Watcher(training.model, training.optimizer, trace=file) as watcher:
         for _ in range(10):
             training.step()
 
     report = watcher.report
     assert (report.verdict, report.exit_code) == ("not-observed", 70)
+    loop = read_trace(file).facts.loop
+    assert loop is not None
+    assert loop.fault == "KeyError: 'ours'"
     assert report.error is not None
     assert report.error.sentence == (
         "was not watched to its end: KeyError: 'ours' (a fault of gradlint itself)"

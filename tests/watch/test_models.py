@@ -207,3 +207,23 @@ def test_keyword_only_calls_are_seen(every: Any) -> None:
 
     assert sorted(at(trace, "activation_std", "inner")) == list(range(1, STEPS + 1))
     assert [tuple(facts.shape) for facts in trace.facts.inputs] == [(8, 6)]
+
+
+def test_a_model_first_called_late_is_not_foreign_to_the_optimizer_that_held_it() -> None:
+    def train() -> None:
+        early, late = nn.Linear(6, 3), nn.Linear(3, 3)
+        held = [*early.parameters(), *late.parameters()]
+        optimizer = torch.optim.SGD(held, lr=0.01)
+        for step in range(30):
+            out = early(torch.randn(8, 6))
+            optimizer.zero_grad()
+            (out if step < 15 else late(out)).square().mean().backward()
+            optimizer.step()
+
+    with Watcher(discover=True) as watcher:
+        train()
+
+    facts = watcher.trace().facts.optimizer
+    assert watcher.loop.failure is None
+    assert facts is not None
+    assert facts.foreign == 0

@@ -271,3 +271,19 @@ def test_master_weights_that_are_given_their_gradients_by_hand_are_not_taken_as_
                     own.copy_(kept)
     assert set(watcher.trace().of("carried_gradient_norm").training.values) <= {0.0}
     assert "GL704" not in {f.code for f in watcher.report.findings}
+
+
+@BOTH
+def test_two_precisions_that_no_norm_can_share_are_measured_each_by_itself(every: Any) -> None:
+    torch.manual_seed(0)
+    half, double = nn.Linear(64, 64).bfloat16(), nn.Linear(64, 4).double()
+    optimizer = torch.optim.SGD([*half.parameters(), *double.parameters()], lr=0.01)
+    with Watcher([half, double], optimizer, every=every) as watcher:
+        for _ in range(6):
+            optimizer.zero_grad()
+            double(half(torch.randn(8, 64).bfloat16()).double()).square().mean().backward()
+            optimizer.step()
+
+    assert watcher.loop.failure is None
+    measured = {o.site.path for o in watcher.trace().of("gradient_norm")}
+    assert len(measured) == 4

@@ -105,15 +105,59 @@ def test_a_model_frozen_as_a_whole_is_not_asked_for() -> None:
     assert taken_over(named, set()) == set()
 
     named["b.head"] = nn.Parameter(torch.ones(3))
-    assert taken_over(named, set()) == {"b.weight", "b.bias"}
-    assert taken_over(named, {"b.weight", "b.bias"}) == set()
+    asked: set[str] = set()
+    assert taken_over(named, asked) == {"b.weight"}
+    assert taken_over(named, asked) == set()
 
 
-def test_weights_of_zeros_are_like_nothing() -> None:
-    named = {
-        "a.weight": nn.Parameter(torch.zeros(32, 32)),
-        "b.weight": nn.Parameter(torch.zeros(32, 32), requires_grad=False),
-        "b.head": nn.Parameter(torch.ones(3)),
-    }
+def frozen(weight: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(weight, requires_grad=False)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        pytest.param((torch.zeros(32, 32), torch.zeros(32, 32)), id="zeros"),
+        pytest.param((torch.rand(32, 32), torch.rand(32, 32)), id="off-center"),
+        pytest.param((torch.ones(32, 32, device="meta"),) * 2, id="meta"),
+    ],
+)
+def test_what_two_models_have_by_chance_is_not_taken_over(
+    weights: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    named = {"a.weight": nn.Parameter(weights[0]), "b.weight": frozen(weights[1].clone())}
+    named["b.head"] = nn.Parameter(torch.ones(3))
 
     assert taken_over(named, set()) == set()
+
+
+def test_a_table_of_both_says_nothing_of_the_other_weights() -> None:
+    table = torch.linspace(0, 9, 1024).sin().reshape(32, 32)
+    named = {f"{m}.table": frozen(table.clone()) for m in "ab"}
+    named |= {"a.trunk": frozen(torch.randn(32, 32)), "b.trunk": nn.Parameter(torch.randn(32, 32))}
+    named["a.head"] = nn.Parameter(torch.ones(3))
+
+    assert taken_over(named, set()) == {"a.table", "b.table"}
+
+
+def test_a_lazy_parameter_of_another_model_ends_no_watching() -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.now, self.later = nn.Linear(16, 3), nn.LazyLinear(3)
+
+        def forward(self, x: torch.Tensor, late: bool) -> torch.Tensor:
+            return self.now(x) + (self.later(x) if late else 0)
+
+    one, other = net(), Late()
+    one[0].requires_grad_(False)
+    held = [*one[2:].parameters(), *other.now.parameters()]
+    optimizer = torch.optim.SGD(held, lr=0.1)
+    with Watcher([one, other]) as watcher:
+        for step in range(12):
+            x = torch.randn(8, 16)
+            optimizer.zero_grad()
+            (one(x) + other(x, step > 6)).square().mean().backward()
+            optimizer.step()
+
+    unfailed(watcher)

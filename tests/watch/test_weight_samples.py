@@ -68,12 +68,41 @@ def test_a_transposed_weight_is_sampled_anew() -> None:
         assert (changed(samples, parameter, by=1.0) == 1).all()
 
 
-def test_memory_of_a_replaced_weight_is_let_go() -> None:
+def test_memory_given_back_between_two_steps_is_not_read() -> None:
+    samples, parameter = WeightSamples(), nn.Parameter(torch.zeros(100_000))
+    changed(samples, parameter, by=1.0)
+
+    storage = parameter.untyped_storage()
+    storage.resize_(0)  # as those do that keep weights elsewhere
+    parameter.data = torch.full((100_000,), 3.0)
+
+    assert (changed(samples, parameter, by=1.0) == 1).all()
+
+
+def test_a_weight_that_moves_within_a_step_is_seen_where_it_is() -> None:
+    samples, parameter = WeightSamples(), nn.Parameter(torch.zeros(8))
+    with torch.no_grad():
+        samples.keep([parameter], [0])
+        parameter.data = torch.full((8,), 5.0)
+
+        (change,) = samples.change([parameter], [0])
+
+    assert change.tolist() == [5.0] * 8
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_no_view_outlives_a_step(dropped: bool) -> None:
     samples, parameter = WeightSamples(), nn.Parameter(torch.zeros(6, 4))
-    changed(samples, parameter, by=1.0)
-    assert samples._views
+    with torch.no_grad():
+        samples.keep([parameter], [0])
+        _ = samples.drop() if dropped else samples.change([parameter], [0])
 
-    parameter.data = torch.zeros(4, 6).t()
-    changed(samples, parameter, by=1.0)
+    assert samples._views == []
 
-    assert not samples._views
+
+def test_copies_made_in_inference_mode_do_not_end_the_watching() -> None:
+    samples, parameter = WeightSamples(), nn.Parameter(torch.zeros(8))
+    with torch.inference_mode():
+        samples.keep([parameter], [0])
+
+    assert (changed(samples, parameter, by=2.0) == 2).all()
