@@ -19,12 +19,15 @@ COMMAND = re.compile(r"^ *gradlint (?P<command>check .*?)(?: {2,}# (?P<says>.*))
 
 
 def commands() -> list[object]:
-    found = []
+    """Return what the examples say of themselves; every fourth is in the default run."""
+    found: list[object] = []
     for file in sorted((ROOT / "examples").glob("*.py")):
         docstring = file.read_text(encoding="utf-8").split('"""')[1]
         for match in COMMAND.finditer(docstring):
             words = match["command"]
-            found.append(pytest.param(words, match["says"] or "healthy", id=words[6:].strip()))
+            marks = [] if len(found) % 4 == 0 else [pytest.mark.slow]
+            says = match["says"] or "healthy"
+            found.append(pytest.param(words, says, id=words[6:].strip(), marks=marks))
     return found
 
 
@@ -62,9 +65,11 @@ WATCHED = re.compile(r"^gradlint run (?P<command>.*?)(?: {2,}# (?P<says>.*))?$",
 
 def runs() -> list[object]:
     docstring = (ROOT / "examples/train_digits.py").read_text(encoding="utf-8").split('"""')[1]
+    found = [match.groupdict() for match in WATCHED.finditer(docstring)]
+    slow = [[pytest.mark.slow] if number else [] for number in range(len(found))]
     return [
-        pytest.param(match["command"], match["says"], id=match["command"].split(".py")[-1].strip())
-        for match in WATCHED.finditer(docstring)
+        pytest.param(f["command"], f["says"], id=f["command"].split(".py")[-1].strip(), marks=marks)
+        for f, marks in zip(found, slow, strict=True)
     ]
 
 

@@ -87,9 +87,9 @@ def test_an_interruption_is_said_in_one_line_and_leaves_nothing(tmp_path):
     ("shell", "code"),
     [
         ("check model.py --steps 0 >/dev/full", 2),
-        ("check model.py --steps 0 >&-", 0),
-        ("check model.py --steps 0 2>&-", 0),
-        ("check model.py --steps 0 -f json >&- 2>&-", 0),
+        pytest.param("check model.py --steps 0 >&-", 0, marks=pytest.mark.slow),
+        pytest.param("check model.py --steps 0 2>&-", 0, marks=pytest.mark.slow),
+        pytest.param("check model.py --steps 0 -f json >&- 2>&-", 0, marks=pytest.mark.slow),
         ("check nowhere.py 2>&-", 2),
     ],
 )

@@ -109,7 +109,17 @@ def test_an_empty_trace_is_no_finding(rule: type[Rule]) -> None:
     assert findings_of(rule(), trace_of()) == ()
 
 
-@every_rule
+SLOW = {"vanishing-signal", "exploding-signal", "growing-residual"}
+"""Rules whose examples are deep networks, tried at every cure; in CI alone."""
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, id=rule.name, marks=[pytest.mark.slow] if rule.name in SLOW else [])
+        for rule in all_rules()
+    ],
+)
 def test_the_example_is_flagged_and_the_cure_is_silent(rule: type[Rule]) -> None:
     sick, cured = documented_programs(rule)
     if "--against" in sick:

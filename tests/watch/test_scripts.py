@@ -40,14 +40,10 @@ import pytest
 from tests.scripts.faults import FAULTS, FOLDER, GALLERY, Fault, original
 from tests.scripts.running import run, said
 
-FAST = {"iris", "regression"}
-"""Scripts of the default run, one with an optimizer, one without; the others are slow."""
+FAST = {"regression"}
+"""The script of the default run, the one without an optimizer; the others are slow."""
 
-FAST_FAULTS = {
-    "diabetes_regression-no-zero-grad",
-    "diabetes_regression-cleared-before-step",
-    "quickstart-other-model",
-}
+FAST_FAULTS = {"diabetes_regression-no-zero-grad", "quickstart-other-model"}
 
 HELPERS = {"bench", "faults", "faults_steps", "faults_values", "faults_wiring", "planting"}
 

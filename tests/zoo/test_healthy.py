@@ -25,8 +25,8 @@ def fall(report: Report) -> float:
 
 
 def parameter(number: int, recipe: Recipe) -> object:
-    """Return a test's parameter: every second recipe, and no slow one, is in the default run."""
-    slow = recipe.slow or number % 2
+    """Return a test's parameter: every fourth recipe, and no slow one, is in the default run."""
+    slow = recipe.slow or number % 4
     return pytest.param(recipe, id=recipe.name, marks=[pytest.mark.slow] if slow else [])
 
 
