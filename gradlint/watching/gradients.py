@@ -68,8 +68,9 @@ class Gradients:
             return
         interval.measured = True
         optimizer = known.optimizer() if known is not None else None
-        own = {id(p) for p in known.parameters()} if known is not None else set()
-        others = {id(p) for k in loop.optimizers if k is not known for p in k.parameters()} - own
+        others = {id(p) for k in loop.optimizers if k is not known for p in k.parameters()}
+        if others and known is not None:
+            others.difference_update(id(p) for p in known.parameters())
         total = interval.backward.total(others)
         self._put("backward_gradient_norm", total)
         loop.ranks.note_backward(loop, interval.backward.norms, others, interval.number)

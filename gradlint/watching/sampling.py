@@ -53,7 +53,7 @@ def sample(tensor: Tensor) -> Tensor:
     ):
         if count <= SAMPLE:
             return tensor if tensor.ndim == 1 else tensor.as_strided((count,), (1,))
-        return tensor.as_strided((SAMPLE // BLOCK, BLOCK), (_stride(count), 1))
+        return tensor.as_strided((SAMPLE // BLOCK, BLOCK), (stride_of(count), 1))
     if count > 4 * SAMPLE and tensor.ndim >= 2 and tensor.shape[0] > 4:
         # Copying all of it would cost more than it tells.
         tensor = tensor[:: min(tensor.shape[0] // 4, count // (4 * SAMPLE))]
@@ -68,7 +68,7 @@ def staged(tensor: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4096)
-def _stride(count: int) -> int:
+def stride_of(count: int) -> int:
     """Return a stride that comes by every index of every axis: it shares no factor with them."""
     stride = (count - BLOCK) // (SAMPLE // BLOCK - 1)
     for nearby in range(stride, max(0, stride - 16), -1):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gradlint.watching.sampling import local, sample
+from gradlint.watching.sampling import BLOCK, SAMPLE, local, sample, stride_of
 
 
 class WeightSamples:
@@ -24,7 +24,7 @@ class WeightSamples:
 
     def keep(self, parameters: Sequence[nn.Parameter], moving: Sequence[int]) -> list[Tensor]:
         """Copy samples of the parameters at `moving`; return the copies."""
-        self._views = [sample(local(parameters[index])) for index in moving]
+        self._views = [_view(parameters[index]) for index in moving]
         self._before = []
         for index, view in zip(moving, self._views, strict=True):
             copy = self._copies.get(index)
@@ -46,13 +46,27 @@ class WeightSamples:
         self._views = []
 
 
+def _view(parameter: nn.Parameter) -> Tensor:
+    """Return a sample of a weight, under `no_grad`: a plain one is seen without a detour."""
+    if (
+        type(parameter) is nn.Parameter
+        and parameter.is_contiguous()
+        and parameter.is_floating_point()
+    ):
+        count = parameter.numel()
+        if count > SAMPLE:
+            return parameter.as_strided((SAMPLE // BLOCK, BLOCK), (stride_of(count), 1))
+        return parameter.as_strided((count,), (1,))
+    return sample(local(parameter))
+
+
 def _now(parameter: nn.Parameter, view: Tensor) -> Tensor:
     """Return a sample of a weight: `view`, if it still shows where the weight is."""
     if type(parameter) is nn.Parameter and parameter.is_contiguous():
         place = parameter.data_ptr()  # memory that was given back is nowhere
         if place and view.data_ptr() == place and parameter.dtype is view.dtype:
             return view
-    return sample(local(parameter))
+    return _view(parameter)
 
 
 def _alike(copy: Tensor, view: Tensor) -> bool:
