@@ -70,7 +70,7 @@ def measure(workload: Workload, *, block: int = 0, blocks: int = 0, first: int =
         workload: What is trained.
         block: Steps of a block; 0 takes the workload's.
         blocks: Rotations; 0 takes the workload's.
-        first: Steps that gradlint's default makes before it is timed.
+        first: Steps that gradlint makes before it is timed.
     """
     block, blocks = block or workload.block, blocks or workload.blocks
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def measure(workload: Workload, *, block: int = 0, blocks: int = 0, first: int =
     variants = _variants(model, inputs, targets)
     try:
         for name, variant in variants.items():
-            warm = {DEFAULT: first, EVERY: FIRST_LIGHT}.get(name, 6)
+            warm = {DEFAULT: first, EVERY: first}.get(name, 6)
             variant.block(min(first, warm))
             if isinstance(variant, Gradlint) and name == EVERY:
                 # As after a thousand steps, where one in five hundred is looked at in full.
